@@ -1,0 +1,270 @@
+"""The study file as a typed tree."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from hpo.spec.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Strict
+
+Metric = Literal["loss", "accuracy"]
+Direction = Literal["minimize", "maximize"]
+
+
+class Objective(Strict):
+    """What the study looks for."""
+
+    metric: Metric
+    """The metric of the evaluation sets that decides."""
+    direction: Direction
+    """`minimize` for loss, `maximize` for accuracy."""
+
+    @model_validator(mode="after")
+    def direction_fits(self) -> Objective:
+        """A loss is minimised, an accuracy maximised."""
+        wanted = "minimize" if self.metric == "loss" else "maximize"
+        if self.direction != wanted:
+            raise ValueError(f"direction {wanted} for metric {self.metric}")
+        return self
+
+
+class ModelSpec(Strict):
+    """The base model, fixed for the whole study."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """Local folder or hub name."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Type in which the model is served and a frozen base is kept; trained
+    weights are float32 with bfloat16 autocast unless this is float32."""
+
+
+class TrainData(Strict):
+    """Examples to train on, and the names of their fields."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """JSONL file, or a `datasets` name (`name`, `name:config`)."""
+    split: str = "train"
+    """Split of a `datasets` name; a JSONL file has none."""
+    prompt: str = "prompt"
+    """Field that holds the prompt."""
+    completion: str = "completion"
+    """Field that holds the completion."""
+    samples: PositiveInt | None = None
+    """Use this many examples from the start; all of them by default."""
+
+
+class EvaluationData(Strict):
+    """An evaluation set, frozen per study and the same for every trial."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """JSONL file, or a `datasets` name."""
+    split: str = "test"
+    """Split of a `datasets` name; a JSONL file has none."""
+    prompt: str | None = None
+    """Field that holds the prompt; the training set's by default."""
+    completion: str | None = None
+    """Field that holds the completion; the training set's by default."""
+    samples: PositiveInt | None = None
+    """Use this many examples from the start; all of them by default."""
+
+
+class GenerationData(EvaluationData):
+    """The set on which answers are generated and graded."""
+
+    task: Literal["exact", "numeric", "math"] = "exact"
+    """How an answer is graded: `exact` compares the stripped text, `numeric`
+    the last number, `math` with math-verify."""
+    max_new_tokens: PositiveInt = 512
+    """Most tokens of an answer."""
+
+
+class DataSpec(Strict):
+    """What is trained on and what is evaluated on."""
+
+    train: TrainData
+    """The training set."""
+    loss: EvaluationData
+    """The set for the cross-entropy loss."""
+    generation: GenerationData | None = None
+    """The set for the accuracy; none means that no answers are generated."""
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """`chat` is the tokenizer's chat template, `plain` the prompt followed by
+    the completion, `auto` chat where the tokenizer has a template."""
+    separator: str = "\n"
+    """Stands between prompt and completion in a plain template."""
+
+
+class Every(Strict):
+    """A stretch of training, in batches or in examples."""
+
+    batches: PositiveInt | None = None
+    """Optimizer steps."""
+    examples: PositiveInt | None = None
+    """Training examples."""
+
+    @model_validator(mode="after")
+    def one_unit(self) -> Every:
+        """Exactly one unit is given."""
+        if (self.batches is None) == (self.examples is None):
+            raise ValueError("either batches or examples")
+        return self
+
+
+class EarlyStopping(Strict):
+    """Ends a trial that no longer improves."""
+
+    metric: Metric = "loss"
+    """The metric that is watched."""
+    patience: PositiveInt
+    """Consecutive evaluations without improvement that end the trial."""
+    min_delta: NonNegativeFloat = 0.0
+    """Smallest change that counts as an improvement."""
+
+
+class EvaluationSpec(Strict):
+    """When and how checkpoints are scored."""
+
+    every: Every
+    """A trial is evaluated this often, and at each rung."""
+    early_stopping: EarlyStopping | None = None
+    """Plateau rule; none by default."""
+    max_num_seqs: PositiveInt = 64
+    """Sequences that vLLM decodes at a time."""
+    kv_cache_mib: PositiveInt | None = None
+    """MiB of vLLM's key-value cache; found by vLLM on a GPU, 128 on a CPU."""
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of a GPU's memory that vLLM may use."""
+    tokens_per_batch: PositiveInt = 8192
+    """Padded tokens in one forward pass of the loss."""
+
+
+class TpeSampler(Strict):
+    """Tree-structured Parzen estimator, multivariate with constant liar."""
+
+    type: Literal["tpe"] = "tpe"
+    seed: NonNegativeInt = 0
+    """Seeds the sampler, each trial apart, so that a restart changes nothing."""
+    startup_trials: NonNegativeInt = 10
+    """Random trials before the estimator is used."""
+
+
+class RandomSampler(Strict):
+    """Independent random draws."""
+
+    type: Literal["random"]
+    seed: NonNegativeInt = 0
+    """Seeds the sampler, each trial apart."""
+
+
+Sampler = Annotated[TpeSampler | RandomSampler, Field(discriminator="type")]
+
+
+class AshaPruner(Strict):
+    """Asynchronous successive halving, stopping variant (arXiv:1810.05934)."""
+
+    type: Literal["asha"] = "asha"
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """At each rung the best 1 / reduction_factor go on."""
+    min_resource: PositiveInt | None = None
+    """Examples at the first rung; the others lie reduction_factor apart.
+    By default the first evaluation of the smallest effective batch size."""
+
+
+class MedianPruner(Strict):
+    """Optuna's median rule on the same ladder of rungs."""
+
+    type: Literal["median"]
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """Factor between two rungs."""
+    min_resource: PositiveInt | None = None
+    """Examples at the first rung."""
+    startup_trials: NonNegativeInt = 5
+    """Finished trials before the rule is used."""
+
+
+class NoPruner(Strict):
+    """Every trial runs to its end."""
+
+    type: Literal["none"]
+
+
+Pruner = Annotated[AshaPruner | MedianPruner | NoPruner, Field(discriminator="type")]
+
+
+class Budget(Strict):
+    """When the study is done."""
+
+    trials: PositiveInt
+    """Trials in total, over all runs and workers."""
+
+
+class WandbTracking(Strict):
+    """Weights & Biases: one run per trial, grouped by study."""
+
+    project: str
+    """Project that the runs go to."""
+    entity: str | None = None
+    """User or team; the key's own by default."""
+    mode: Literal["auto", "online", "offline"] = "auto"
+    """`auto` is online where a key is found, offline elsewhere."""
+    directory: str | None = None
+    """Where wandb keeps its files; the study's checkpoint folder by default."""
+
+
+class Tracking(Strict):
+    """Where curves are sent besides the database."""
+
+    wandb: WandbTracking | None = None
+    """Off by default."""
+
+
+class Devices(Strict):
+    """Where the workers run; may change between runs of a study."""
+
+    trial: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """`auto` is the first GPU, or the CPU."""
+    evaluation: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """`auto` is the last GPU, or the CPU."""
+
+
+class Checkpoints(Strict):
+    """What is left on disk."""
+
+    keep: Literal["best", "all"] = "best"
+    """`best` keeps the checkpoint of the study's best trial."""
+
+
+class StudySpec(Strict):
+    """A study: what is searched, on what, how it is decided."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """Letters, digits, dots, dashes and underscores."""
+    objective: Objective
+    model: ModelSpec
+    data: DataSpec
+    training: dict[str, Any]
+    """A `TrainingConfig` in which ranges and choices may stand for values."""
+    evaluation: EvaluationSpec
+    sampler: Sampler = TpeSampler()
+    pruner: Pruner = AshaPruner()
+    budget: Budget
+    tracking: Tracking = Tracking()
+    devices: Devices = Devices()
+    checkpoints: Checkpoints = Checkpoints()
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def name_is_text(cls, value: Any) -> Any:
+        """YAML reads a bare number as a number."""
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def metrics_are_measured(self) -> StudySpec:
+        """Accuracy needs a generation set."""
+        watched = {self.objective.metric}
+        if self.evaluation.early_stopping is not None:
+            watched.add(self.evaluation.early_stopping.metric)
+        if "accuracy" in watched and self.data.generation is None:
+            raise ValueError("data.generation, which the metric accuracy needs")
+        return self
