@@ -1,0 +1,190 @@
+"""Ask, report, judge, tell: a study's search in Optuna's storage.
+
+Every process builds its own `StudySearch` over the same storage. Sampler and
+pruner always come from the frozen spec: `optuna.load_study` would otherwise
+put its own defaults in their place without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.pruners import BasePruner
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.search.asha import AshaPruner, Verdict, verdicts
+from hpo.search.course import Ending, Outcome
+from hpo.search.distributions import distribution_of
+from hpo.search.sampler import SeededPerTrial, suggest
+from hpo.spec import study as spec_types
+from hpo.spec.space import Parameter, Scalar, SearchSpace
+from hpo.spec.study import StudySpec
+from hpo.spec.training import TrainingConfig
+
+FAILED = {Outcome.INVALID, Outcome.EVALUATION_FAILED, Outcome.LOST, Outcome.BUG, Outcome.STOPPED}
+VIOLATED = {Outcome.DIVERGED, Outcome.DOES_NOT_FIT}
+"""Told as PRUNED with a violated constraint, so that the sampler ranks them
+last even after good early values; a FAIL would teach it nothing."""
+
+
+class TrialAlreadyFinished(Exception):
+    """Somebody else, a person on the dashboard say, ended the trial."""
+
+
+def build_pruner(config: spec_types.Pruner) -> BasePruner:
+    """The pruner that a spec names."""
+    match config:
+        case spec_types.AshaPruner():
+            return AshaPruner(config.reduction_factor)
+        case spec_types.MedianPruner():
+            return optuna.pruners.MedianPruner(n_startup_trials=config.startup_trials)
+        case spec_types.NoPruner():
+            return optuna.pruners.NopPruner()
+        case _ as never:
+            assert_never(never)
+
+
+class StudySearch:
+    """One study's sampler, pruner and trials."""
+
+    def __init__(self, storage: BaseStorage, spec: StudySpec) -> None:
+        self._space = SearchSpace.of(spec.training)
+        self._pruner = build_pruner(spec.pruner)
+        self.spec = spec
+        self.study = optuna.load_study(
+            study_name=spec.name,
+            storage=storage,
+            sampler=SeededPerTrial(spec.sampler),
+            pruner=self._pruner,
+        )
+
+    @staticmethod
+    def create(storage: BaseStorage, spec: StudySpec) -> int:
+        """Create the study in Optuna's tables, if it is missing, and return its id."""
+        study = optuna.create_study(
+            study_name=spec.name,
+            storage=storage,
+            direction=spec.objective.direction,
+            sampler=SeededPerTrial(spec.sampler),
+            pruner=build_pruner(spec.pruner),
+            load_if_exists=True,
+        )
+        return study._study_id
+
+    def ask(self) -> tuple[int, int]:
+        """Create a trial with all its parameters drawn; (Optuna's id, number)."""
+        trial = self.study.ask()
+        self._draw(trial)
+        return trial._trial_id, trial.number
+
+    def running(self) -> list[tuple[int, int]]:
+        """Trials in state RUNNING as (Optuna's id, number)."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [(trial._trial_id, trial.number) for trial in trials]
+
+    def config(self, trial_id: int) -> TrainingConfig:
+        """The training configuration of a trial.
+
+        Parameters that a dead process left undrawn are drawn now. Raises
+        pydantic's ValidationError when the drawn values contradict each other.
+        """
+        return self._draw(optuna.Trial(self.study, trial_id))
+
+    def _draw(self, trial: optuna.Trial) -> TrainingConfig:
+        def draw(parameter: Parameter) -> Scalar:
+            value: Scalar = suggest(trial, distribution_of(parameter), parameter.name)
+            return value
+
+        return self._space.resolve(draw)
+
+    def fresh(self, trial_id: int) -> FrozenTrial:
+        """The trial as it stands in the database now."""
+        return self.study._storage.get_trial(trial_id)
+
+    def finished(self, trial_id: int) -> bool:
+        """Whether the trial was told."""
+        return self.fresh(trial_id).state.is_finished()
+
+    def report(self, trial_id: int, rung: int, value: float, earlier: Sequence[int]) -> bool:
+        """Report a rung's value to the study, unless it is not its turn.
+
+        `earlier` are the lower rungs this trial was evaluated at. Until each
+        of them has a verdict that lets the trial go on, the value is held
+        back (False): a pruned trial must not own values beyond its end, they
+        would reach the sampler. The trial worker reports it when its turn
+        comes. A finished trial takes no report either.
+        """
+        trial = self.fresh(trial_id)
+        decided = verdicts(trial)
+        if not all(other in decided and decided[other].keep for other in earlier):
+            return False
+        try:
+            self.study._storage.set_trial_intermediate_value(trial_id, rung, value)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def verdict(self, trial_id: int, rung: int, value: float) -> Verdict:
+        """The verdict at a rung, made once and stored with the trial.
+
+        It is made on the freshly read trial, which holds what other processes
+        reported. Raises TrialAlreadyFinished when the trial was ended by
+        somebody else meanwhile.
+        """
+        trial = self.fresh(trial_id)
+        stored = verdicts(trial).get(rung)
+        if stored is not None:
+            return stored
+        try:
+            if trial.intermediate_values.get(rung) != value:
+                self.study._storage.set_trial_intermediate_value(trial_id, rung, value)
+                trial = self.fresh(trial_id)
+            verdict = self._judge(trial, rung, value)
+            self.study._storage.set_trial_system_attr(trial_id, verdict.key, verdict.as_dict())
+        except UpdateFinishedTrialError as error:
+            raise TrialAlreadyFinished(str(error)) from error
+        return verdict
+
+    def _judge(self, trial: FrozenTrial, rung: int, value: float) -> Verdict:
+        if isinstance(self._pruner, AshaPruner):
+            return self._pruner.judge(self.study, trial, rung, value)
+        return Verdict(rung, value, not self._pruner.prune(self.study, trial))
+
+    def tell(self, trial_id: int, ending: Ending) -> None:
+        """Write how a trial ended; nothing happens if it was told before."""
+        trial = self.fresh(trial_id)
+        if trial.state.is_finished():
+            return
+        self._describe(trial_id, ending)
+        if ending.outcome in VIOLATED:
+            handle = optuna.Trial(self.study, trial_id)
+            handle.set_constraint(ending.outcome.value, 1.0)
+        state = _state(ending)
+        value = ending.best.value(self.spec.objective.metric) if ending.best else None
+        values = value if state == TrialState.COMPLETE else None
+        self.study.tell(trial.number, values, state=state, skip_if_finished=True)
+
+    def _describe(self, trial_id: int, ending: Ending) -> None:
+        storage = self.study._storage
+        facts: dict[str, object] = {"outcome": ending.outcome.value, "reason": ending.reason}
+        if ending.best is not None:
+            facts |= {"best_step": ending.best.step, "best_examples": ending.best.examples}
+            facts |= {
+                name: value
+                for name in ("loss", "accuracy")
+                if (value := ending.best.value(name)) is not None
+            }
+        for name, fact in facts.items():
+            storage.set_trial_user_attr(trial_id, name, fact)
+
+
+def _state(ending: Ending) -> TrialState:
+    if ending.outcome is Outcome.COMPLETE and ending.best is not None:
+        return TrialState.COMPLETE
+    if ending.outcome in FAILED or ending.outcome is Outcome.COMPLETE:
+        return TrialState.FAIL
+    return TrialState.PRUNED

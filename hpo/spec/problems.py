@@ -1,0 +1,95 @@
+"""Turns what pydantic found wrong into problems that a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from hpo.spec.errors import Problem
+
+
+def describe(
+    error: ValidationError, model: type[BaseModel], given: Any, prefix: str = ""
+) -> list[Problem]:
+    """One problem for each thing that pydantic found, in its order.
+
+    `given` is the tree that was validated into `model`; `prefix` leads every
+    path.
+    """
+    return [_problem(detail, model, given, prefix) for detail in error.errors()]
+
+
+def _problem(detail: ErrorDetails, model: type[BaseModel], given: Any, prefix: str) -> Problem:
+    keys = _keys(detail["loc"], given)
+    path = ".".join([prefix, *keys] if prefix else keys)
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return Problem(path, "unknown key", _known(model, given, keys))
+    if kind == "missing":
+        return Problem(path, "nothing", "a value is required")
+    if kind == "union_tag_not_found":
+        return Problem(path, repr(detail["input"]), "a mapping with the key type")
+    if kind == "union_tag_invalid":
+        tag = detail["ctx"]["tag"]
+        return Problem(f"{path}.type", repr(tag), str(detail["ctx"]["expected_tags"]))
+    return Problem(path, _shown(detail["input"]), _allowed(detail["msg"]))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _allowed(message: str) -> str:
+    text = message.removeprefix("Value error, ").removeprefix("Input should be ")
+    return text[:1].lower() + text[1:]
+
+
+def _keys(location: Iterable[int | str], given: Any) -> list[str]:
+    """The keys of a location without the tags that pydantic adds for unions."""
+    keys: list[str] = []
+    parts = list(location)
+    for index, part in enumerate(parts):
+        inside = isinstance(given, Mapping) and part in given
+        inside = inside or (isinstance(given, list) and isinstance(part, int))
+        if inside:
+            given = given[part]
+        elif index < len(parts) - 1 or not isinstance(given, Mapping):
+            continue
+        keys.append(str(part))
+    return keys
+
+
+def _known(model: type[BaseModel], given: Any, keys: list[str]) -> str:
+    fields = _fields(model, given, keys[:-1])
+    close = difflib.get_close_matches(keys[-1], fields, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return ", ".join(fields) + hint
+
+
+def _fields(model: type[BaseModel], given: Any, keys: list[str]) -> list[str]:
+    """Field names of the model that the keys lead to."""
+    for key in keys:
+        given = given.get(key) if isinstance(given, Mapping) else None
+        model = _model_of(model.model_fields[key].annotation, given) or model
+    return list(model.model_fields)
+
+
+def _model_of(annotation: Any, given: Any) -> type[BaseModel] | None:
+    """The model of an annotation; in a union the one whose type is given."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    models = [_model_of(part, given) for part in typing.get_args(annotation)]
+    found = [model for model in models if model is not None]
+    tag = given.get("type") if isinstance(given, Mapping) else None
+    for model in found:
+        if "type" in model.model_fields and tag in typing.get_args(
+            model.model_fields["type"].annotation
+        ):
+            return model
+    return found[0] if found else None
