@@ -1,0 +1,1 @@
+"""Where a study lives: database, leases, evaluation queue, checkpoints. No torch."""

@@ -107,6 +107,11 @@ class CheckpointStore:
         """Whether a published checkpoint lies there; its files are not read."""
         return (self.path(address) / MANIFEST).is_file()
 
+    def addresses(self) -> list[str]:
+        """Every published checkpoint below the root."""
+        manifests = self.root.rglob(MANIFEST)
+        return sorted(str(manifest.parent.relative_to(self.root)) for manifest in manifests)
+
     def delete(self, address: str) -> None:
         """Remove a checkpoint, or whatever folder lies at the address."""
         shutil.rmtree(self.path(address), ignore_errors=True)

@@ -10,7 +10,7 @@ import argparse
 import json
 import random
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -26,7 +26,7 @@ def make_tokenizer(folder: Path) -> int:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, eos_token=END_OF_TEXT, pad_token=PAD, bos_token=None
     )
     fast.save_pretrained(folder)
@@ -67,7 +67,8 @@ def make_model(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config).to(getattr(torch, dtype))
+        model: Any = Qwen2ForCausalLM(config)  # type: ignore[no-untyped-call]
+    model = model.to(getattr(torch, dtype))
     model.save_pretrained(folder)
     return folder
 

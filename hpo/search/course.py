@@ -41,14 +41,15 @@ class Point:
     rung: int | None
     checkpoint: str | None
     metrics: Mapping[str, Any]
-    """`loss`, `accuracy` and their counts; a value that is not finite is None."""
+    """`loss`, `accuracy` and their counts; JSON has words for what is not finite."""
     error: str | None = None
     """Why the evaluation failed for good; there are no metrics then."""
 
     def value(self, metric: str) -> float | None:
         """A metric; None where it was not finite."""
-        value = self.metrics.get(metric)
-        return float(value) if value is not None and math.isfinite(value) else None
+        given = self.metrics.get(metric)
+        value = math.nan if given is None else float(given)
+        return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ def best_point(points: Sequence[Point], spec: StudySpec) -> Point | None:
 def _broken(point: Point) -> Ending | None:
     if point.error is not None:
         return Ending(Outcome.EVALUATION_FAILED, f"evaluation at batch {point.step}: {point.error}")
-    bad = [name for name in ("loss", "accuracy") if name in point.metrics]
-    if any(point.value(name) is None for name in bad):
+    if point.value("loss") is None:
         return Ending(Outcome.DIVERGED, f"the evaluation loss at batch {point.step} is not finite")
     return None
 

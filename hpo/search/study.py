@@ -8,7 +8,7 @@ put its own defaults in their place without a word.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import Literal, assert_never
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -74,6 +74,19 @@ class StudySearch:
             load_if_exists=True,
         )
         return study._study_id
+
+    def methods(self) -> set[Literal["full", "lora"]]:
+        """The training methods that the space holds."""
+        return set(self._space.extremes("method.type"))
+
+    def max_lengths(self) -> list[int]:
+        """The token limits that the space holds."""
+        return [int(length) for length in self._space.extremes("max_length")]
+
+    def largest_rank(self) -> int | None:
+        """The largest LoRA rank of the space, None without LoRA."""
+        ranks = [rank for rank in self._space.extremes("method.rank") if rank is not None]
+        return max(ranks, default=None)
 
     def ask(self) -> tuple[int, int]:
         """Create a trial with all its parameters drawn; (Optuna's id, number)."""
@@ -168,11 +181,27 @@ class StudySearch:
         values = value if state == TrialState.COMPLETE else None
         self.study.tell(trial.number, values, state=state, skip_if_finished=True)
 
+    def best_trial(self) -> FrozenTrial | None:
+        """The best complete trial without a violated constraint, or None."""
+        try:
+            return self.study.best_trial
+        except ValueError:
+            return None
+
+    def best_checkpoint(self) -> str | None:
+        """Address of the best trial's best checkpoint."""
+        trial = self.best_trial()
+        return trial.user_attrs.get("best_checkpoint") if trial else None
+
     def _describe(self, trial_id: int, ending: Ending) -> None:
         storage = self.study._storage
         facts: dict[str, object] = {"outcome": ending.outcome.value, "reason": ending.reason}
         if ending.best is not None:
-            facts |= {"best_step": ending.best.step, "best_examples": ending.best.examples}
+            facts |= {
+                "best_step": ending.best.step,
+                "best_examples": ending.best.examples,
+                "best_checkpoint": ending.best.checkpoint,
+            }
             facts |= {
                 name: value
                 for name in ("loss", "accuracy")

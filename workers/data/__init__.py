@@ -1,0 +1,1 @@
+"""Examples: sources, templates, tokens, order, batches and the loss over them."""

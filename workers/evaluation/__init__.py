@@ -1,0 +1,1 @@
+"""Scoring a checkpoint: generation, grading, loss."""

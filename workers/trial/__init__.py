@@ -1,0 +1,1 @@
+"""Training one trial on a reused model."""

@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="Postgres of your own, postgresql://USER:PASSWORD@HOST/NAME; "
+        "HPO_DATABASE_URL serves too. Default: an embedded server.",
+        show_default=False,
+    ),
+]
+Study = Annotated[str, typer.Argument(help="A study file or the name of a preset.")]
+Name = Annotated[str, typer.Argument(help="Name of a study, or its file.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(help="Folder for results and logs. Default: results/STUDY.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def study_name(given: str) -> str:
+    """The study's name: given as it is, or read from its file."""
+    from hpo.spec.load import is_file_name, load_study
+
+    if not is_file_name(given):
+        return given
+    from hpo.launch.home import variables
+
+    return load_study(given, variables()).name

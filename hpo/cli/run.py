@@ -1,0 +1,101 @@
+"""`hpo run`, `hpo export` and `hpo validate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpo.cli.options import Database, Name, Output, Study, study_name
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.command()(run)
+    app.command()(export)
+    app.command()(validate)
+
+
+def run(
+    study: Study,
+    database: Database = None,
+    output: Output = None,
+    trial_device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
+    evaluation_device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
+    dashboard: Annotated[bool, typer.Option(help="Start the Optuna dashboard.")] = True,
+    dashboard_port: Annotated[int, typer.Option(help="A free one if it is taken.")] = 8080,
+    lease_seconds: Annotated[
+        float, typer.Option(min=1, help="A worker without progress for so long is given up.")
+    ] = 60.0,
+) -> None:
+    """Run a study to the end of its budget; run again, it goes on where it was.
+
+    Starts what is missing (database, workers, dashboard), shows progress and
+    writes study_results.yaml. Ctrl-C stops cleanly.
+    """
+    from hpo.cli.show import best_lines, display
+    from hpo.launch.run import RunOptions
+    from hpo.launch.run import run as run_study
+
+    options = RunOptions(
+        database,
+        output,
+        trial_device,
+        evaluation_device,
+        dashboard,
+        dashboard_port,
+        lease_seconds,
+    )
+    with display(sys.stdout.isatty()) as shown:
+        snapshot, file, finished = run_study(study, options, shown)
+    for line in best_lines(snapshot):
+        print(line)
+    print(f"results: {file}")
+    if not finished:
+        print(f"not finished: {snapshot.ended} of {snapshot.budget} trials have ended")
+        raise typer.Exit(130)
+    if snapshot.best is None:
+        print("no trial was completed: widen the search space or raise the budget")
+        raise typer.Exit(1)
+
+
+def export(
+    study: Name,
+    output: Annotated[Path, typer.Option(help="File to write.")],
+    database: Database = None,
+) -> None:
+    """Write a study's results to a YAML file."""
+    from hpo.launch.home import database_url
+    from hpo.results.export import write_results
+    from hpo.results.snapshot import StudyView
+    from hpo.search.register import find
+    from storage.database import Database as Connection
+
+    name = study_name(study)
+    with database_url(database) as url, Connection.open(url) as connection:
+        write_results(StudyView(connection, find(connection, name)), output)
+    print(f"written: {output}")
+
+
+def validate(
+    study: Study,
+    device: Annotated[
+        str | None, typer.Option(help="Check against cpu or cuda instead of what is here.")
+    ] = None,
+) -> None:
+    """Check a study file, its inputs and its search space without running it."""
+    from hpo.cli.show import spec_lines
+    from hpo.launch.home import variables
+    from hpo.launch.inputs import check_device, check_inputs, make_inputs
+    from hpo.spec.load import load_study
+
+    spec = load_study(study, variables())
+    make_inputs(study)
+    inputs = check_inputs(spec)
+    if device is None:
+        check_device(spec.devices.trial, "devices.trial")
+        check_device(spec.devices.evaluation, "devices.evaluation")
+    for line in [*spec_lines(spec), *inputs, "valid"]:
+        print(line)

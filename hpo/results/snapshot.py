@@ -1,0 +1,196 @@
+"""A study as people see it: trials, verdicts, workers, the best so far."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from hpo.search.asha import Verdict, verdicts
+from hpo.search.register import find
+from hpo.search.study import StudySearch
+from hpo.spec.study import StudySpec
+from storage.database import Database
+from storage.queue import EvaluationQueue, EvaluationRecord
+from storage.studies import StudyRecord
+from storage.trials import TrialLeases, TrialRow
+from storage.workers import Workers
+
+LEASE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """One trial."""
+
+    number: int
+    state: str
+    """Optuna's: RUNNING, COMPLETE, PRUNED or FAIL."""
+    parameters: dict[str, Any]
+    value: float | None
+    """The objective at the best checkpoint; None while none was evaluated."""
+    loss: float | None
+    accuracy: float | None
+    best_step: int | None
+    best_examples: int | None
+    step: int
+    """The last evaluated optimizer step."""
+    examples: int
+    rungs: list[Verdict]
+    outcome: str | None
+    reason: str | None
+    attempts: int
+    held: bool
+    """Whether a worker is at it now."""
+    started: datetime | None
+    finished: datetime | None
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall-clock time from ask to tell."""
+        if self.started is None or self.finished is None:
+            return None
+        return (self.finished - self.started).total_seconds()
+
+
+@dataclass(frozen=True)
+class WorkerView:
+    """One worker process that is there now."""
+
+    kind: str
+    device: str
+    host: str
+    pid: int
+    phase: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study at one moment."""
+
+    name: str
+    state: str
+    """running, idle (no worker is there), stopped or finished."""
+    metric: str
+    direction: str
+    budget: int
+    trials: list[TrialView]
+    workers: list[WorkerView]
+    evaluations: dict[str, int]
+    base: dict[str, Any] | None
+    """The base model's scores."""
+    best: int | None
+    """Number of the best trial."""
+
+    def counts(self) -> dict[str, int]:
+        """Trials by state."""
+        found = Counter(trial.state for trial in self.trials)
+        return {s: found.get(s, 0) for s in ("RUNNING", "COMPLETE", "PRUNED", "FAIL")}
+
+    def best_trial(self) -> TrialView | None:
+        """The best trial."""
+        return next((trial for trial in self.trials if trial.number == self.best), None)
+
+    @property
+    def ended(self) -> int:
+        """Trials that are over."""
+        return sum(trial.state != "RUNNING" for trial in self.trials)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The snapshot as JSON."""
+        content = asdict(self)
+        content["trials"] = self.counts()
+        content["history"] = [_json(asdict(trial)) for trial in self.trials]
+        return content
+
+
+def _json(trial: dict[str, Any]) -> dict[str, Any]:
+    for name in ("started", "finished"):
+        trial[name] = trial[name].isoformat() if trial[name] else None
+    return trial
+
+
+class StudyView:
+    """Reads snapshots of one study; cheap enough to be asked every second."""
+
+    def __init__(self, database: Database, record: StudyRecord) -> None:
+        self._database = database
+        self.record = record
+        self.spec = StudySpec.model_validate(record.spec)
+        self.search = StudySearch(database.optuna_storage(), self.spec)
+        self.trials = TrialLeases(database, record.id, seconds=LEASE_SECONDS)
+        self.queue = EvaluationQueue(database, record.id, seconds=LEASE_SECONDS)
+        self.workers = Workers(database)
+
+    def refresh(self) -> None:
+        """Read the study's record again: a person may have stopped it.
+
+        Raises StudyError when it was deleted.
+        """
+        self.record = find(self._database, self.record.name)
+
+    def over(self) -> bool:
+        """Whether every trial of the budget has ended."""
+        return self.trials.count() >= self.spec.budget.trials and self.trials.unfinished() == 0
+
+    def read(self) -> Snapshot:
+        """The study as it is now."""
+        rows = {row.number: row for row in self.trials.rows()}
+        records = self.queue.recent(100_000)
+        best = self.search.best_trial()
+        workers = self.workers.present(self.record.id)
+        base = self.queue.base()
+        return Snapshot(
+            name=self.record.name,
+            state=self._state(rows, bool(workers)),
+            metric=self.spec.objective.metric,
+            direction=self.spec.objective.direction,
+            budget=self.spec.budget.trials,
+            trials=[
+                _trial_view(trial, rows.get(trial.number), _answered(records, trial.number))
+                for trial in self.search.study.get_trials(deepcopy=False)
+            ],
+            workers=[WorkerView(w.kind, w.device, w.host, w.pid, w.phase) for w in workers],
+            evaluations=self.queue.counts(),
+            base=base.result if base is not None else None,
+            best=best.number if best is not None else None,
+        )
+
+    def _state(self, rows: dict[int, TrialRow], working: bool) -> str:
+        ended = sum(row.state == "finished" for row in rows.values())
+        if ended >= self.spec.budget.trials:
+            return "finished"
+        if self.record.stop_requested:
+            return "stopped"
+        return "running" if working else "idle"
+
+
+def _answered(records: list[EvaluationRecord], number: int) -> list[EvaluationRecord]:
+    mine = (r for r in records if r.number == number and r.state == "done")
+    return sorted(mine, key=lambda record: record.step)
+
+
+def _trial_view(trial: Any, row: TrialRow | None, done: list[EvaluationRecord]) -> TrialView:
+    attrs = trial.user_attrs
+    last = done[-1] if done else None
+    scores = last.result or {} if last else {}
+    return TrialView(
+        number=trial.number,
+        state=trial.state.name,
+        parameters=dict(trial.params),
+        value=trial.value if trial.state.is_finished() else None,
+        loss=attrs.get("loss", scores.get("loss")),
+        accuracy=attrs.get("accuracy", scores.get("accuracy")),
+        best_step=attrs.get("best_step"),
+        best_examples=attrs.get("best_examples"),
+        step=last.step if last else 0,
+        examples=last.examples if last else 0,
+        rungs=sorted(verdicts(trial).values(), key=lambda verdict: verdict.rung),
+        outcome=attrs.get("outcome"),
+        reason=attrs.get("reason"),
+        attempts=row.attempts if row else 0,
+        held=bool(row and row.worker_id),
+        started=trial.datetime_start,
+        finished=trial.datetime_complete,
+    )

@@ -1,0 +1,74 @@
+"""Creates a study in the database, or recognises it there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpo.search.study import StudySearch
+from hpo.spec.errors import StudyError
+from hpo.spec.identity import differences, identity
+from hpo.spec.study import StudySpec
+from storage.database import Database
+from storage.queue import EvaluationQueue
+from storage.studies import Studies, StudyRecord
+
+
+def register(database: Database, spec: StudySpec, home: Path) -> tuple[StudyRecord, bool]:
+    """The study's record, and whether it was created now.
+
+    A study of that name with the same identity is taken up again with the
+    budget, trackers and devices of `spec`. Raises StudyError when the name
+    belongs to another study: when its search space or any other frozen field
+    differs.
+    """
+    studies = Studies(database)
+    known = studies.get(spec.name)
+    mine = identity(spec)
+    if known is not None:
+        _same(known, mine, spec)
+        studies.update_spec(known.id, spec.model_dump(mode="json"))
+        return _found(studies, spec.name), False
+    study_id = StudySearch.create(database.optuna_storage(), spec)
+    root = home / "checkpoints" / f"{spec.name}-{study_id}"
+    studies.insert(
+        id=study_id,
+        name=spec.name,
+        spec=spec.model_dump(mode="json"),
+        identity=mine,
+        checkpoints=str(root),
+    )
+    EvaluationQueue(database, study_id, seconds=60).put_base()
+    return _found(studies, spec.name), True
+
+
+def find(database: Database, name: str) -> StudyRecord:
+    """The record of an existing study.
+
+    Raises StudyError, naming the studies there are, when it is missing.
+    """
+    record = Studies(database).get(name)
+    if record is None:
+        names = [study.name for study in Studies(database).list()]
+        raise StudyError(
+            f"given the study {name!r}, which is not in this database; "
+            f"allowed: {', '.join(names) or 'none yet, create one with: hpo study create FILE'}"
+        )
+    return record
+
+
+def _found(studies: Studies, name: str) -> StudyRecord:
+    record = studies.get(name)
+    if record is None:
+        raise StudyError(f"the study {name!r} was deleted meanwhile; run the command again")
+    return record
+
+
+def _same(known: StudyRecord, mine: dict[str, object], spec: StudySpec) -> None:
+    changed = differences(known.identity, mine)
+    if changed:
+        searched = any(line.startswith("training") for line in changed)
+        what = "another search space or training" if searched else "other settings"
+        raise StudyError(
+            f"the study {spec.name!r} exists with {what} ({'; '.join(changed)}); give the file "
+            f"another name, or remove the old study with: hpo study delete {spec.name}"
+        )

@@ -1,0 +1,81 @@
+"""What makes two study files the same study.
+
+Fields that change values are part of the identity and frozen with the study;
+the budget, trackers, devices and the engines' sizes may change between runs.
+Inputs count by their content, not by where they lie, so that a moved folder
+is the same study and an edited file is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo.spec.study import StudySpec
+
+FROZEN = ("objective", "model", "data", "training", "sampler", "pruner")
+EVALUATION = ("every", "early_stopping")
+
+
+def identity(spec: StudySpec) -> dict[str, Any]:
+    """The frozen fields, each local input replaced by a hash of its content."""
+    content: dict[str, Any] = spec.model_dump(mode="json")
+    frozen = {key: content[key] for key in FROZEN}
+    frozen["evaluation"] = {key: content["evaluation"][key] for key in EVALUATION}
+    for _, holder in _paths(frozen):
+        holder["path"] = fingerprint(holder["path"])
+    return frozen
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """One line per field that differs, `path: is OLD, given NEW`."""
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        where = f"{path}.{key}" if path else key
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping) and not _is_node(before):
+            found += differences(before, after, where)
+        elif before != after:
+            found.append(f"{where}: is {before!r}, given {after!r}")
+    return found
+
+
+def fingerprint(path: str) -> str:
+    """`sha256:...` of a local file or folder; a hub name stands for itself."""
+    local = Path(path).expanduser()
+    if local.is_file():
+        return f"sha256:{_hash_file(local)}"
+    if local.is_dir():
+        whole = hashlib.sha256()
+        for file in sorted(file for file in local.rglob("*") if file.is_file()):
+            whole.update(f"{file.relative_to(local)} {_hash_file(file)}\n".encode())
+        return f"sha256:{whole.hexdigest()}"
+    return path
+
+
+def absolute_inputs(spec: StudySpec) -> StudySpec:
+    """The spec with every input that exists here named by its absolute path."""
+    content = spec.model_dump(mode="json")
+    for _, holder in _paths(content):
+        local = Path(holder["path"]).expanduser()
+        if local.exists():
+            holder["path"] = str(local.resolve())
+    return StudySpec.model_validate(content)
+
+
+def _paths(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "model", content["model"]
+    for name, holder in content["data"].items():
+        if isinstance(holder, dict):
+            yield f"data.{name}", holder
+
+
+def _is_node(value: Mapping[str, Any]) -> bool:
+    return bool({"low", "high", "choices"} & set(value))
+
+
+def _hash_file(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

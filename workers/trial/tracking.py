@@ -1,0 +1,109 @@
+"""Weights & Biases, one run per trial, grouped by study."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from netrc import NetrcParseError, netrc
+from typing import Any, Literal, Protocol
+
+from hpo.search.course import Point
+from hpo.spec.study import StudySpec, WandbTracking
+from workers.trial.run import StepReport
+
+EVERY_STEPS = 10
+"""Training loss is logged once in so many optimizer steps."""
+
+
+class Tracker(Protocol):
+    """Takes what happens in a trial; examples seen are the axis."""
+
+    def train(self, report: StepReport) -> None:
+        """One optimizer step was made."""
+
+    def evaluation(self, point: Point) -> None:
+        """One evaluation was answered, after training had gone on maybe."""
+
+
+class NoTracker:
+    """Tracking is off."""
+
+    def train(self, report: StepReport) -> None:
+        """Nothing to do."""
+
+    def evaluation(self, point: Point) -> None:
+        """Nothing to do."""
+
+
+class WandbTracker:
+    """Logs into one W&B run."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+        run.define_metric("examples")
+        run.define_metric("*", step_metric="examples")
+
+    def train(self, report: StepReport) -> None:
+        """Log the training loss and the learning rate, every tenth step."""
+        if report.step % EVERY_STEPS == 0 or report.step == 1:
+            self._run.log(
+                {
+                    "examples": report.examples,
+                    "train/loss": report.loss,
+                    "train/learning_rate": report.learning_rate,
+                    "train/gradient_norm": report.gradient_norm,
+                }
+            )
+
+    def evaluation(self, point: Point) -> None:
+        """Log the scores at the examples that the checkpoint had seen."""
+        scores = {
+            f"eval/{name}": value
+            for name in ("loss", "accuracy")
+            if (value := point.value(name)) is not None
+        }
+        self._run.log({"examples": point.examples, **scores})
+
+
+@contextmanager
+def tracking(
+    spec: StudySpec, number: int, parameters: Mapping[str, Any], directory: str
+) -> Iterator[Tracker]:
+    """The tracker of one trial; a resumed attempt goes on in the same run."""
+    config = spec.tracking.wandb
+    if config is None:
+        yield NoTracker()
+        return
+    import wandb
+
+    run = wandb.init(
+        project=config.project,
+        entity=config.entity,
+        group=spec.name,
+        name=f"{spec.name}-{number:03d}",
+        id=f"{spec.name}-{number:05d}".replace(".", "-"),
+        resume="allow",
+        mode=wandb_mode(config),
+        dir=config.directory or directory,
+        config=dict(parameters),
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    with run:
+        yield WandbTracker(run)
+
+
+def wandb_mode(config: WandbTracking) -> Literal["online", "offline"]:
+    """`auto` is online where a key is found, offline elsewhere."""
+    if config.mode != "auto":
+        return config.mode
+    return "online" if _has_key() else "offline"
+
+
+def _has_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc().authenticators("api.wandb.ai") is not None
+    except (FileNotFoundError, NetrcParseError):
+        return False

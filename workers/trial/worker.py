@@ -1,0 +1,208 @@
+"""The trial worker: one base model, loaded once, and one trial after another."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from dataclasses import dataclass, field
+
+import torch
+from optuna.exceptions import UpdateFinishedTrialError
+from pydantic import ValidationError
+
+from hpo.search.course import Ending, Outcome, Point
+from hpo.search.study import TrialAlreadyFinished
+from hpo.spec.load import ladder_of
+from hpo.spec.training import TrainingConfig
+from storage.errors import LeaseLost
+from storage.trials import TrialLease
+from workers.data.encode import EncodedExample, EncodedSet, Encoder, encode_all, truncate_all
+from workers.data.sources import read_training_set
+from workers.data.tokenizer import load_tokenizer, pad_id
+from workers.devices import torch_device
+from workers.session import StudySession, WorkerOptions, open_session
+from workers.stop import StopSignal
+from workers.trial.attempt import Attempt, LeaseRenewer
+from workers.trial.evaluations import Evaluations
+from workers.trial.failures import BaseModelChanged, DoesNotFit, InvalidTrial
+from workers.trial.model import ReusableModel
+from workers.trial.retention import clean_up, thin_out
+from workers.trial.run import TrainingRun
+from workers.trial.tracking import tracking
+
+logger = logging.getLogger(__name__)
+
+MOST_BUGS = 3
+"""Trials in a row that may end in an unforeseen error before the worker gives up."""
+IDLE_SECONDS = 1.0
+
+
+def serve_trials(options: WorkerOptions, stop: StopSignal) -> None:
+    """Run the trials of a study until its budget is spent or a stop is asked for."""
+    with open_session("trial", options, stop) as session:
+        session.phase("loading the model")
+        TrialWorker.load(session, torch_device(options.device)).run()
+
+
+@dataclass
+class TrialWorker:
+    """Holds what outlives a trial: the model, the tokenizer and the data."""
+
+    session: StudySession
+    model: ReusableModel
+    pad_id: int
+    training_set: list[EncodedExample]
+    device: torch.device
+    _cut: dict[int, EncodedSet] = field(default_factory=dict)
+    _bugs: int = 0
+
+    @staticmethod
+    def load(session: StudySession, device: torch.device) -> TrialWorker:
+        """Load the base model and read the training set, once.
+
+        Raises InputError when either is missing or malformed.
+        """
+        spec = session.spec
+        examples = read_training_set(spec.data)
+        model = ReusableModel.load(spec.model, device=device, methods=session.search.methods())
+        tokenizer = load_tokenizer(spec.model.path)
+        encoder = Encoder(tokenizer, spec.data, None)
+        encoded = encode_all(encoder, examples).examples
+        return TrialWorker(session, model, pad_id(tokenizer), encoded, device)
+
+    def run(self) -> None:
+        """Take up trials until the study is over or stopped."""
+        while not self.session.stopped():
+            lease = self.session.trials.acquire(
+                self.session.worker_id,
+                budget=self.session.budget(),
+                orphans=self.session.search.running,
+                ask=self.session.search.ask,
+            )
+            if lease is not None:
+                self._serve(lease)
+            elif self.session.over():
+                return
+            else:
+                self.session.phase("idle: other workers hold the remaining trials")
+                self.session.listener.wait(IDLE_SECONDS)
+
+    def _serve(self, lease: TrialLease) -> None:
+        try:
+            ending = self._attempt(lease)
+            if ending is None:
+                self.session.trials.release(lease)
+                logger.info("trial %d suspended", lease.number)
+            else:
+                self._finish(lease, ending)
+        except LeaseLost:
+            logger.warning("trial %d was taken over by another worker", lease.number)
+        except (TrialAlreadyFinished, UpdateFinishedTrialError):
+            self._finish(lease, Ending(Outcome.STOPPED, "ended by a person"))
+        self.model.verify()
+
+    def _attempt(self, lease: TrialLease) -> Ending | None:
+        if self.session.search.finished(lease.trial_id):
+            return Ending(Outcome.STOPPED, "told before, by a worker that died or a person")
+        try:
+            config = self.session.search.config(lease.trial_id)
+            ending = self._train(lease, config)
+            self._bugs = 0
+            return ending
+        except ValidationError as error:
+            return Ending(Outcome.INVALID, _first_line(error))
+        except InvalidTrial as error:
+            return Ending(Outcome.INVALID, str(error))
+        except DoesNotFit as error:
+            return Ending(Outcome.DOES_NOT_FIT, str(error))
+        except (LeaseLost, TrialAlreadyFinished, UpdateFinishedTrialError, BaseModelChanged):
+            raise
+        except Exception as error:
+            return self._bug(lease, error)
+
+    def _bug(self, lease: TrialLease, error: Exception) -> Ending:
+        """An unforeseen error fails its trial; several in a row end the worker."""
+        logger.error("trial %d failed:\n%s", lease.number, traceback.format_exc())
+        self._bugs += 1
+        ending = Ending(Outcome.BUG, f"{type(error).__name__}: {error}")
+        if self._bugs >= MOST_BUGS:
+            self._finish(lease, ending)
+            raise error
+        return ending
+
+    def _train(self, lease: TrialLease, config: TrainingConfig) -> Ending | None:
+        session = self.session
+        parameters = session.search.fresh(lease.trial_id).params
+        logger.info("trial %d, attempt %d: %s", lease.number, lease.fence, parameters)
+        with (
+            self.model.attach(config.method, seed=config.seed) as attached,
+            tracking(session.spec, lease.number, parameters, session.record.checkpoints) as tracker,
+        ):
+            run = TrainingRun(
+                attached,
+                config,
+                self._examples(config.max_length).examples,
+                pad_id=self.pad_id,
+                device=self.device,
+                autocast_dtype=self.model.autocast_dtype,
+                on_progress=LeaseRenewer(session, lease),
+            )
+            self._restore(run, lease)
+
+            def announce(point: Point) -> None:
+                tracker.evaluation(point)
+                thin_out(session, evaluations)
+
+            evaluations = Evaluations(session, lease, announce)
+            attempt = Attempt(
+                session,
+                lease,
+                run,
+                evaluations,
+                tracker,
+                ladder_of(session.spec),
+                lease.state_address,
+            )
+            return attempt.train()
+
+    def _restore(self, run: TrainingRun, lease: TrialLease) -> None:
+        if lease.state_address is not None:
+            checkpoint = self.session.checkpoints.open(lease.state_address)
+            run.load_state(checkpoint.directory)
+
+    def _examples(self, max_length: int) -> EncodedSet:
+        """The training set cut at a length; tokenised once, cut once per length."""
+        if max_length not in self._cut:
+            cut = truncate_all(self.training_set, max_length)
+            if cut.truncated or cut.dropped:
+                logger.warning(
+                    "training set: %d of %d examples cut and %d left out at %d tokens",
+                    cut.truncated,
+                    len(self.training_set),
+                    cut.dropped,
+                    max_length,
+                )
+            self._cut[max_length] = cut
+        return self._cut[max_length]
+
+    def _finish(self, lease: TrialLease, ending: Ending) -> None:
+        session = self.session
+        started = time.monotonic()
+        with session.trials.guard(lease) as connection:
+            session.queue.cancel(lease.number, after_step=0)
+            session.search.tell(lease.trial_id, ending)
+            session.trials.finish(lease, ending.outcome.value, ending.reason, within=connection)
+        clean_up(session)
+        logger.info(
+            "trial %d %s: %s (%.0f ms to close)",
+            lease.number,
+            ending.outcome.value,
+            ending.reason,
+            1000 * (time.monotonic() - started),
+        )
+
+
+def _first_line(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    return f"training.{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
