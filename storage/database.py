@@ -67,7 +67,7 @@ class Database:
     def optuna_storage(self) -> RDBStorage:
         """Optuna's storage on the same database; always the same object.
 
-        Raises DatabaseError when Optuna's tables belong to another version of it.
+        Raises DatabaseError when its tables cannot be made or belong to another Optuna.
         """
         return self._optuna_storage
 
@@ -98,6 +98,8 @@ class Database:
                 return RDBStorage(self.url, engine_kwargs=self._options)
             except RuntimeError as error:
                 raise DatabaseError(f"database {mask(self.url)}: {_one_line(error)}") from error
+            except DBAPIError as error:
+                raise DatabaseError(_explain(self.url, error)) from error
 
     def _prepare(self) -> None:
         try:
@@ -159,7 +161,7 @@ def _explain(url: str, error: DBAPIError) -> str:
     return f"database {mask(url)} cannot be used: {reason}; {advice}"
 
 
-PRIVILEGE = "the user must be allowed to create a schema and tables in this database"
+PRIVILEGE = "the user must be allowed to create schemas and tables in this database"
 ADVICE = (
     ("password", "check user and password"),
     ("role ", "check user and password"),

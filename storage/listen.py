@@ -9,13 +9,12 @@ from __future__ import annotations
 import select
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psycopg2
 import sqlalchemy as sa
 from psycopg2.extensions import connection as Psycopg2Connection
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from storage.database import Database
 
@@ -98,7 +97,7 @@ class Listener:
             return False
         try:
             self._connection = self._connect()
-        except DBAPIError:
+        except psycopg2.Error:
             # The server is away; whoever waits finds out by its own polling.
             self._retry_at = time.monotonic() + RECONNECT_SECONDS
             return False
@@ -108,9 +107,9 @@ class Listener:
         # Out of the pool for good: a listening session must not be lent to a transaction.
         pooled = self._database.engine.raw_connection()
         pooled.detach()
-        connection = pooled.dbapi_connection
-        assert isinstance(connection, Psycopg2Connection)
+        connection: Any = pooled.dbapi_connection
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(f'LISTEN "{self._channel}"')
-        return connection
+        listening: Psycopg2Connection = connection
+        return listening

@@ -262,7 +262,7 @@ class EvaluationQueue:
             .group_by(evaluation.c.state)
         )
         with self._engine.connect() as connection:
-            return dict(connection.execute(statement).tuples().all())
+            return {row[0]: row[1] for row in connection.execute(statement)}
 
     def recent(self, count: int) -> list[EvaluationRecord]:
         """The evaluations that changed last, newest first."""

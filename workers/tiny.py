@@ -73,7 +73,7 @@ def make_model(
     return folder
 
 
-def make_arithmetic(folder: Path, *, largest: int = 99, seed: int = 0) -> None:
+def make_arithmetic(folder: Path, *, largest: int = 49, seed: int = 0) -> None:
     """Write sums `a+b=` as train.jsonl and valid.jsonl, no sum in both.
 
     All pairs up to `largest` are shuffled; a tenth of them, 500 at most, is

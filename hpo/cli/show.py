@@ -37,7 +37,8 @@ class Lines:
             self.note(f"base model: {_scores(snapshot.base)}")
         for trial in snapshot.trials:
             key = (trial.state, len(trial.rungs))
-            if self._seen.get(trial.number) != key:
+            # A trial that is still being drawn has parameters to come.
+            if trial.attempts and self._seen.get(trial.number) != key:
                 self._seen[trial.number] = key
                 self.note(_event(trial, snapshot))
 

@@ -1,0 +1,1 @@
+"""Starts the processes of a study on this machine."""

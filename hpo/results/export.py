@@ -116,7 +116,7 @@ def _study(view: StudyView, snapshot: Snapshot) -> dict[str, Any]:
                 if isinstance(part, dict)
             },
         },
-        "specification": view.record.spec,
+        "specification": view.spec.model_dump(mode="json"),
     }
 
 

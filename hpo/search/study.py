@@ -7,7 +7,8 @@ put its own defaults in their place without a word.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, assert_never
 
 import optuna
@@ -65,14 +66,15 @@ class StudySearch:
     @staticmethod
     def create(storage: BaseStorage, spec: StudySpec) -> int:
         """Create the study in Optuna's tables, if it is missing, and return its id."""
-        study = optuna.create_study(
-            study_name=spec.name,
-            storage=storage,
-            direction=spec.objective.direction,
-            sampler=SeededPerTrial(spec.sampler),
-            pruner=build_pruner(spec.pruner),
-            load_if_exists=True,
-        )
+        with _quiet():
+            study = optuna.create_study(
+                study_name=spec.name,
+                storage=storage,
+                direction=spec.objective.direction,
+                sampler=SeededPerTrial(spec.sampler),
+                pruner=build_pruner(spec.pruner),
+                load_if_exists=True,
+            )
         return study._study_id
 
     def methods(self) -> set[Literal["full", "lora"]]:
@@ -209,6 +211,17 @@ class StudySearch:
             }
         for name, fact in facts.items():
             storage.set_trial_user_attr(trial_id, name, fact)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna's own lines out of a command's output."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _state(ending: Ending) -> TrialState:

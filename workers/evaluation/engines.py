@@ -141,7 +141,7 @@ class EvaluationEngines:
     ) -> LossResult:
         """Cross-entropy summed over completion tokens, and their number.
 
-        On a GPU this puts vLLM to sleep: generate before it.
+        This puts vLLM to sleep until the next weights: generate before it.
         """
         self._require_weights()
         if self.generation is not None:

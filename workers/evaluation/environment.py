@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from hpo.spec.errors import DeviceError
+
 _REQUIRED = {
     # The engine runs in this process: it starts in seconds instead of tens of
     # seconds, takes weights straight from memory, and dies with its owner.
@@ -22,13 +24,14 @@ _PREFERRED = {
 
 
 def prepare_environment(device: str, model: str | None = None) -> None:
-    """Set what vLLM reads from the environment; call before importing it.
+    """Set what vLLM reads from the environment; call once, before importing it.
 
     `device` is `cpu`, `cuda` or `cuda:N`. A process sees one GPU only, the
     N-th of those it was given, and knows it as `cuda`. When `model` is a local
     folder nothing is looked up on the hub.
 
-    Raises RuntimeError when vLLM was imported under other settings.
+    Raises DeviceError when there is no N-th GPU, RuntimeError when vLLM was
+    imported under other settings.
     """
     required = dict(_REQUIRED)
     if device == "cpu":
@@ -51,8 +54,9 @@ def _visible_device(index: int) -> str:
     if visible is None:
         return str(index)
     names = visible.split(",")
-    # A second call finds one GPU left: the one that the first call chose.
-    return names[index] if index < len(names) else names[0]
+    if index >= len(names):
+        raise DeviceError(f"device cuda:{index}: this process was given GPUs {visible}")
+    return names[index]
 
 
 def _refuse_late_change(required: dict[str, str]) -> None:

@@ -47,6 +47,7 @@ def engine_options(
         "model": model.path,
         "dtype": model.dtype,
         "seed": 0,
+        "use_tqdm_on_load": False,
         "max_model_len": max_model_len,
         "max_num_seqs": evaluation.max_num_seqs,
     }
@@ -157,8 +158,11 @@ class GenerationEngine:
         return self._run(identifiers, on_progress)
 
     def sleep(self) -> None:
-        """Give the GPU memory of weights and cache back; nothing on a CPU."""
-        if not self._on_cpu and not self._asleep:
+        """Give the GPU memory of weights and cache back.
+
+        On a CPU nothing is freed, but the sequence is the same.
+        """
+        if not self._asleep:
             self._asleep = True
             self._adapter = None
             self._holds_base = False

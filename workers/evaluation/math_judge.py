@@ -9,13 +9,18 @@ killed. This one announces itself with a byte, then reads one JSON line
 from __future__ import annotations
 
 import json
+import logging
 import os
+import resource
 import sys
+import time
 
 READY = b"R"
 RIGHT = b"1"
 WRONG = b"0"
 
+_MEMORY_BYTES = 4 << 30
+_ITEM_CPU_SECONDS = 60
 _BOXED = "\\boxed"
 _MARK = "####"
 
@@ -25,10 +30,13 @@ def main() -> None:
     # Whatever a library prints must not be taken for an answer.
     replies = os.dup(1)
     os.dup2(2, 1)
+    logging.disable()
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     is_right("1", "2")
     os.write(replies, READY)
     for line in sys.stdin:
         reference, answer = json.loads(line)
+        _limit_time()
         os.write(replies, RIGHT if is_right(reference, answer) else WRONG)
 
 
@@ -46,6 +54,13 @@ def is_right(reference: str, answer: str) -> bool:
         return True
     # Bare LaTeX without delimiters is found only when it is put in a box.
     return _BOXED not in answer and bool(verify(wanted, _parsed(_as_boxed(answer))))
+
+
+def _limit_time() -> None:
+    """Have the kernel end this process if an item never ends and nobody is left to kill it."""
+    used = int(time.process_time())
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (used + _ITEM_CPU_SECONDS, hard))
 
 
 def _as_boxed(text: str) -> str:

@@ -148,8 +148,7 @@ def _generation_set(data: DataSpec, encoder: Encoder) -> GenerationSet | None:
         references=[example.completion for example in examples],
         task=data.generation.task,
         max_new_tokens=data.generation.max_new_tokens,
-        # What ends a turn in training ends an answer, chat template or not.
-        stop_token_ids=encoder.encode_whole(examples[0]).input_ids[-1:],
+        stop_token_ids=[encoder.end_token],
     )
 
 

@@ -1,0 +1,34 @@
+# The two commands that matter: make quickstart, make test.
+ACCELERATOR ?= auto
+VENV ?= .venv
+export VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-fast check benchmark test-compose clean
+
+help:  ## show this help
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup:  ## make the virtual environment, or bring it up to date
+	@scripts/setup --accelerator $(ACCELERATOR) --venv $(VENV)
+
+quickstart: setup  ## run a whole study in a few minutes, no GPU and no download needed
+	$(VENV)/bin/hpo run quickstart
+
+test: setup check  ## style, types, import contracts and all tests
+	$(VENV)/bin/pytest
+
+test-fast: setup  ## the fast tests alone
+	$(VENV)/bin/pytest tests/unit
+
+check: setup  ## style, types and import contracts
+	scripts/check
+
+benchmark: setup  ## measure against the plain way, side by side
+	$(VENV)/bin/python -m benchmarks
+
+test-compose: setup  ## bring the compose services up on a real Docker engine
+	tests/compose/run
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -1,0 +1,66 @@
+"""Databases for tests: one real server per run, one fresh database per test.
+
+`HPO_TEST_DATABASE_URL` chooses another server than the embedded one; its user
+must be allowed to create databases.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from storage.database import Database
+from storage.embedded import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URL of a server's maintenance database."""
+    given = os.environ.get("HPO_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    # Not below pytest's folder: concurrent runs close it to the server's user.
+    with (
+        tempfile.TemporaryDirectory(prefix="hpo-test-") as folder,
+        EmbeddedPostgres(Path(folder)) as server,
+    ):
+        _stop_waiting_for_the_disk(server.url)
+        yield server.url
+
+
+def _stop_waiting_for_the_disk(url: str) -> None:
+    engine = _maintenance(url)
+    with engine.connect() as connection:
+        connection.execute(sa.text("ALTER SYSTEM SET fsync = off"))
+        connection.execute(sa.text("SELECT pg_reload_conf()"))
+
+
+def _maintenance(url: str) -> sa.Engine:
+    driver = sa.make_url(url).set(drivername="postgresql+psycopg2")
+    return sa.create_engine(driver, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+
+
+@pytest.fixture
+def database_url(postgres_server: str) -> Iterator[str]:
+    """URL of an empty database that is dropped after the test."""
+    name = f"test_{uuid.uuid4().hex}"
+    engine = _maintenance(postgres_server)
+    with engine.connect() as connection:
+        connection.execute(sa.text(f'CREATE DATABASE "{name}"'))
+    yield engine.url.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(sa.text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The empty database, opened."""
+    with Database.open(database_url) as opened:
+        yield opened

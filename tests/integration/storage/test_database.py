@@ -1,0 +1,234 @@
+"""Opening a study's database: migrations, Optuna's tables, and what goes wrong."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socketserver
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from hpo.spec.errors import DatabaseError
+from storage.database import Database
+from storage.embedded import EmbeddedPostgres
+from storage.migrations import current_revision
+from storage.schema import SCHEMA, metadata
+
+pytestmark = pytest.mark.postgres
+
+
+def test_the_schema_equals_all_migrations(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table_schema": SCHEMA,
+                "include_schemas": True,
+                "include_name": lambda name, kind, _: kind != "schema" or name == SCHEMA,
+                "compare_type": True,
+                "compare_server_default": True,
+            },
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_check_constraints_and_indices_equal_all_migrations(database: Database) -> None:
+    # Alembic compares neither check constraints nor the conditions of indices.
+    with database.engine.begin() as connection:
+        migrated = _definitions(connection)
+        connection.execute(sa.schema.DropSchema(SCHEMA, cascade=True))
+        connection.execute(sa.schema.CreateSchema(SCHEMA))
+        metadata.create_all(connection)
+        assert _definitions(connection) == migrated
+
+
+def _definitions(connection: sa.Connection) -> set[str]:
+    version = "alembic_version"
+    constraints = connection.execute(
+        sa.text(
+            "SELECT conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)"
+            " FROM pg_constraint WHERE connamespace = CAST(:schema AS regnamespace)"
+        ),
+        {"schema": SCHEMA},
+    ).scalars()
+    indices = connection.execute(
+        sa.text("SELECT indexdef FROM pg_indexes WHERE schemaname = :schema"), {"schema": SCHEMA}
+    ).scalars()
+    return {definition for definition in (*constraints, *indices) if version not in definition}
+
+
+@pytest.mark.slow
+def test_processes_that_start_together_all_find_the_tables(database_url: str) -> None:
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(_open_everything, [database_url] * 4)) == ["0001"] * 4
+
+
+def _open_everything(url: str) -> str | None:
+    with Database.open(url) as database, database.engine.connect() as connection:
+        assert database.optuna_storage().get_all_studies() == []
+        return current_revision(connection)
+
+
+def test_opening_twice_changes_nothing(database_url: str) -> None:
+    for _ in range(2):
+        with Database.open(database_url) as database, database.engine.connect() as connection:
+            assert current_revision(connection) == "0001"
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
+def test_every_spelling_of_the_scheme_is_accepted(database_url: str, scheme: str) -> None:
+    url = database_url.replace("postgresql+psycopg2", scheme)
+    with Database.open(url) as database:
+        assert database.url.startswith("postgresql+psycopg2://")
+
+
+def test_sessions_speak_utc_and_bear_the_name(database_url: str) -> None:
+    with Database.open(database_url, application_name="somebody") as database:
+        engines = (database.engine, database.optuna_storage().engine)
+        for engine in engines:
+            with engine.connect() as connection:
+                assert connection.scalar(sa.text("SHOW timezone")) == "UTC"
+                assert connection.scalar(sa.text("SHOW application_name")) == "somebody"
+
+
+def test_optuna_works_beside_our_tables(database: Database) -> None:
+    study = optuna.create_study(storage=database.optuna_storage(), study_name="one")
+    trial = study.ask({"x": optuna.distributions.FloatDistribution(0.0, 1.0)})
+    study.tell(trial, 0.5)
+    assert study.best_value == 0.5
+    assert database.optuna_storage() is database.optuna_storage()
+    with database.engine.connect() as connection:
+        tables = set(sa.inspect(connection).get_table_names("public"))
+    assert {"studies", "trials", "alembic_version"} <= tables
+
+
+def test_a_dropped_connection_is_replaced(database: Database) -> None:
+    optuna.create_study(storage=database.optuna_storage(), study_name="one")
+    _drop_all_sessions(database)
+    assert len(database.optuna_storage().get_all_studies()) == 1
+    with database.engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+
+
+def _drop_all_sessions(database: Database) -> None:
+    others = sa.text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    own = sa.create_engine(database.url, poolclass=sa.NullPool)
+    with own.begin() as connection:
+        connection.execute(others)
+
+
+def test_an_unreachable_server_is_one_clear_line() -> None:
+    url = "postgresql://me:secret@127.0.0.1:1/hpo"
+    message = _refusal(url)
+    assert message.startswith("database postgresql+psycopg2://me:***@127.0.0.1:1/hpo")
+    assert "Connection refused" in message
+    assert "is the server running" in message
+
+
+def test_an_unknown_database_is_one_clear_line(database_url: str) -> None:
+    url = sa.make_url(database_url).set(database="nowhere").render_as_string(hide_password=False)
+    message = _refusal(url)
+    assert 'database "nowhere" does not exist' in message
+    assert "createdb" in message
+
+
+def test_an_unknown_user_is_one_clear_line(database_url: str) -> None:
+    url = sa.make_url(database_url).set(username="nobody-here", password="secret")
+    assert "check user and password" in _refusal(url.render_as_string(hide_password=False))
+
+
+@pytest.mark.slow
+def test_a_wrong_password_is_one_clear_line() -> None:
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(Path(folder)) as server:
+        demand_passwords(Path(folder), server.url, "right")
+        url = sa.make_url(server.url)
+        Database.open(url.set(password="right").render_as_string(hide_password=False)).close()
+        for password in ("secret", None):
+            wrong = url.set(password=password).render_as_string(hide_password=False)
+            assert "check user and password" in _refusal(wrong)
+
+
+def demand_passwords(folder: Path, url: str, password: str) -> None:
+    (folder / "data" / "pg_hba.conf").write_text("local all all scram-sha-256\n")
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"ALTER ROLE postgres PASSWORD '{password}'"))
+        connection.execute(sa.text("SELECT pg_reload_conf()"))
+    engine.dispose()
+
+
+def test_something_else_on_the_port_is_one_clear_line() -> None:
+    class Web(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Web) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            port = server.server_address[1]
+            assert "cannot be used" in _refusal(f"postgresql://me:secret@127.0.0.1:{port}/hpo")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def guest(database: Database) -> Iterator[str]:
+    """URL for a user who may use the database but not the schema of Optuna's tables."""
+    name = f"guest_{database.engine.url.database}"
+    with database.engine.begin() as connection:
+        connection.execute(sa.schema.DropSchema(SCHEMA, cascade=True))
+        connection.execute(sa.text("REVOKE CREATE ON SCHEMA public FROM public"))
+        connection.execute(sa.text(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'"))
+    url = database.engine.url.set(username=name, password="secret")
+    yield url.render_as_string(hide_password=False)
+    with database.engine.begin() as connection:
+        connection.execute(sa.text(f"DROP OWNED BY {name}"))
+        connection.execute(sa.text(f"DROP ROLE {name}"))
+
+
+def test_a_user_without_privileges_is_told_so(guest: str) -> None:
+    message = _refusal(guest)
+    assert "permission denied" in message
+    assert "must be allowed to create schemas and tables" in message
+
+
+def test_a_user_who_cannot_make_optunas_tables_is_told_so(database: Database, guest: str) -> None:
+    name = sa.make_url(guest).username
+    with database.engine.begin() as connection:
+        grant = f"GRANT CREATE ON DATABASE {database.engine.url.database} TO {name}"
+        connection.execute(sa.text(grant))
+    with (
+        Database.open(guest) as opened,
+        pytest.raises(DatabaseError, match=r"permission denied.*must be allowed") as caught,
+    ):
+        opened.optuna_storage()
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_tables_of_a_newer_version_are_left_alone(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE hpo.alembic_version SET version_num = '9999'"))
+    assert "upgrade hpo" in _refusal(database.url)
+
+
+def _refusal(url: str) -> str:
+    with pytest.raises(DatabaseError) as caught:
+        Database.open(url)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "secret" not in message
+    return message

@@ -1,0 +1,61 @@
+"""Trials on a tiny model; run as a script it is a fresh process for one trial."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpo.spec.study import ModelSpec
+from hpo.spec.training import TrainingConfig
+from workers.data.encode import EncodedExample
+from workers.trial.model import ReusableModel
+from workers.trial.run import TrainingRun
+
+
+def training_set() -> list[EncodedExample]:
+    draw = random.Random(0)
+    return [
+        EncodedExample((*(draw.randrange(256) for _ in range(draw.randint(4, 24))), 256), 3)
+        for _ in range(40)
+    ]
+
+
+def load(folder: Path, dtype: Any, methods: list[Any]) -> ReusableModel:
+    spec = ModelSpec(path=str(folder), dtype=dtype)
+    return ReusableModel.load(spec, device=torch.device("cpu"), methods=methods)
+
+
+def begin(reusable: ReusableModel, attached: Any, config: TrainingConfig) -> TrainingRun:
+    return TrainingRun(
+        attached,
+        config,
+        training_set(),
+        pad_id=257,
+        device=torch.device("cpu"),
+        autocast_dtype=reusable.autocast_dtype,
+    )
+
+
+def trajectory(reusable: ReusableModel, config: TrainingConfig) -> list[str]:
+    """Loss and gradient norm of every step, to the last bit."""
+    with reusable.attach(config.method, seed=config.seed) as attached:
+        run = begin(reusable, attached, config)
+        reports = [run.train_batch() for _ in range(run.total_steps)]
+    return [f"{report.loss.hex()} {report.gradient_norm.hex()}" for report in reports]
+
+
+def main() -> None:
+    request = json.load(sys.stdin)
+    torch.set_num_threads(1)
+    reusable = load(Path(request["folder"]), request["dtype"], request["methods"])
+    config = TrainingConfig.model_validate(request["config"])
+    print(json.dumps(trajectory(reusable, config)))
+
+
+if __name__ == "__main__":
+    main()

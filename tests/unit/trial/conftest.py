@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from workers.data.encode import EncodedExample
+from workers.tiny import make_model
+
+if TYPE_CHECKING:
+    from workers.trial.model import ReusableModel
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def examples() -> list[EncodedExample]:
+    """Uneven lengths; the end token is the last one."""
+    draw = random.Random(0)
+    return [
+        EncodedExample((*(draw.randrange(256) for _ in range(draw.randint(4, 24))), 256), 3)
+        for _ in range(40)
+    ]
+
+
+@pytest.fixture
+def reusable(base: Path) -> ReusableModel:
+    import torch
+
+    from hpo.spec.study import ModelSpec
+    from workers.trial.model import ReusableModel
+
+    return ReusableModel.load(
+        ModelSpec(path=str(base), dtype="float32"),
+        device=torch.device("cpu"),
+        methods=["full", "lora"],
+    )
