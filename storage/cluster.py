@@ -68,6 +68,8 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the server did not stop within {STOP_SECONDS} seconds")
             time.sleep(0.02)
+        if self.socket_folder != self._data:
+            shutil.rmtree(self.socket_folder, ignore_errors=True)
 
     def process(self) -> psutil.Process | None:
         """The server's process, if it lives."""

@@ -15,7 +15,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(database: Database = None) -> None:
-    """Check what is installed, which devices there are, and the database."""
+    """Check what is installed and reachable.
+
+    Looks at packages, devices, the state folder and the database, and says
+    what to do about each problem.
+    """
     from hpo.launch.doctor import examine
 
     findings = list(examine(database))

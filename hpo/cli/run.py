@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from hpo.cli.options import Database, Name, Output, Study, study_name
+
+DEVICE_HELP = "auto, cpu, cuda or cuda:N. Default: as the study file says."
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,18 +24,21 @@ def run(
     study: Study,
     database: Database = None,
     output: Output = None,
-    trial_device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
-    evaluation_device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
+    trial_device: Annotated[str | None, typer.Option(help=DEVICE_HELP, show_default=False)] = None,
+    evaluation_device: Annotated[
+        str | None, typer.Option(help=DEVICE_HELP, show_default=False)
+    ] = None,
     dashboard: Annotated[bool, typer.Option(help="Start the Optuna dashboard.")] = True,
     dashboard_port: Annotated[int, typer.Option(help="A free one if it is taken.")] = 8080,
     lease_seconds: Annotated[
         float, typer.Option(min=1, help="A worker without progress for so long is given up.")
     ] = 60.0,
 ) -> None:
-    """Run a study to the end of its budget; run again, it goes on where it was.
+    """Run a study, or go on with it.
 
     Starts what is missing (database, workers, dashboard), shows progress and
-    writes study_results.yaml. Ctrl-C stops cleanly.
+    writes study_results.yaml when the budget is spent. Ctrl-C stops cleanly;
+    run again, the study goes on where it was.
     """
     from hpo.cli.show import best_lines, display
     from hpo.launch.run import RunOptions
@@ -82,10 +87,14 @@ def export(
 def validate(
     study: Study,
     device: Annotated[
-        str | None, typer.Option(help="Check against cpu or cuda instead of what is here.")
+        Literal["cpu", "cuda"] | None,
+        typer.Option(help="Check for such a device, whatever is here.", show_default=False),
     ] = None,
 ) -> None:
-    """Check a study file, its inputs and its search space without running it."""
+    """Check a study file without running it.
+
+    Reads the inputs and the search space too.
+    """
     from hpo.cli.show import spec_lines
     from hpo.launch.home import variables
     from hpo.launch.inputs import check_device, check_inputs, make_inputs

@@ -95,11 +95,12 @@ def _table(snapshot: Snapshot) -> Table:
         table.add_row(
             f"{trial.number}{star}",
             Text(trial.state.lower(), style=STYLES.get(trial.state, "")),
-            *(number(trial.parameters.get(name)) for name in names),
+            *(Text(number(trial.parameters.get(name))) for name in names),
             str(trial.step or ""),
             number(trial.loss),
             number(trial.accuracy),
-            _verdict(trial),
+            # As it is: an error's words may look like markup.
+            Text(_verdict(trial)),
         )
     return table
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +14,7 @@ import typer
 from hpo.cli.options import Database, Json, Name, Study, study_name
 
 if TYPE_CHECKING:
+    from hpo.results.snapshot import Snapshot
     from storage.database import Database as Connection
 
 app = typer.Typer(help="Create, list, show, stop, resume or delete studies.", no_args_is_help=True)
@@ -30,7 +31,10 @@ def _connected(database: str | None) -> Iterator[Connection]:
 
 @app.command()
 def create(study: Study, database: Database = None) -> None:
-    """Create a study in the database, for workers that are started apart."""
+    """Create a study without running it.
+
+    For workers that are started apart, with hpo worker.
+    """
     from hpo.launch.home import home
     from hpo.launch.run import prepare
     from hpo.search.register import register
@@ -44,18 +48,26 @@ def create(study: Study, database: Database = None) -> None:
 @app.command("list")
 def list_studies(database: Database = None, json_output: Json = False) -> None:
     """List the studies of the database."""
+    from hpo.cli.show import number
     from hpo.results.snapshot import StudyView
+    from hpo.spec.errors import StudyError
     from storage.studies import Studies
 
+    found: list[Snapshot] = []
     with _connected(database) as connection:
-        found = [StudyView(connection, record).read() for record in Studies(connection).list()]
+        for record in Studies(connection).list():
+            try:
+                found.append(StudyView(connection, record).read())
+            except StudyError as error:
+                print(f"{record.name}: {error}", file=sys.stderr)
     if json_output:
         print(json.dumps([snapshot.as_dict() for snapshot in found]))
         return
     for snapshot in found:
         best = snapshot.best_trial()
-        value = f", best {snapshot.metric} {best.value:.4g}" if best and best.value else ""
-        print(f"{snapshot.name}: {snapshot.state}, {snapshot.ended} of {snapshot.budget}{value}")
+        value = f", best {snapshot.metric} {number(best.value)}" if best else ""
+        trials = f"{snapshot.ended} of {snapshot.budget} trials"
+        print(f"{snapshot.name}: {snapshot.state}, {trials}{value}")
     if not found:
         print("no studies yet; create one with: hpo run STUDY")
 
@@ -83,7 +95,10 @@ def show(study: Name, database: Database = None, json_output: Json = False) -> N
 
 @app.command()
 def stop(study: Name, database: Database = None) -> None:
-    """Have all workers of a study stop at a safe point; no trial is lost."""
+    """Stop a study's workers at a safe point.
+
+    No trial is lost: hpo study resume, or hpo run, goes on.
+    """
     from hpo.search.register import find
     from storage.studies import Studies
 
@@ -95,14 +110,17 @@ def stop(study: Name, database: Database = None) -> None:
 
 @app.command()
 def resume(study: Name, database: Database = None) -> None:
-    """Let a stopped study go on; `hpo run` does so by itself."""
+    """Let a stopped study go on.
+
+    hpo run does so by itself.
+    """
     from hpo.search.register import find
     from storage.studies import Studies
 
     with _connected(database) as connection:
         record = find(connection, study_name(study))
         Studies(connection).resume(record.id)
-    print(f"study {record.name}: may go on; start workers with: hpo run {study}")
+    print(f"study {record.name}: may go on; start workers with hpo run and its file, or hpo worker")
 
 
 @app.command()
@@ -127,7 +145,9 @@ def delete(
             )
         if not yes and not _confirmed(record.name):
             raise StudyError(f"the study {record.name!r} was not deleted; --yes deletes unasked")
-        optuna.delete_study(study_name=record.name, storage=connection.optuna_storage())
+        # Gone already where a person deleted it on the dashboard.
+        with suppress(KeyError):
+            optuna.delete_study(study_name=record.name, storage=connection.optuna_storage())
         Studies(connection).delete(record.id)
     shutil.rmtree(record.checkpoints, ignore_errors=True)
     print(f"study {record.name}: deleted")

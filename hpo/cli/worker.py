@@ -11,7 +11,7 @@ import typer
 from hpo.cli.options import Database, study_name
 
 app = typer.Typer(
-    help="Serve a study with one process; several may run, on one machine or many.",
+    help="Start one worker process of a study; any number may run.",
     no_args_is_help=True,
 )
 
@@ -32,8 +32,12 @@ def trial(
     lease_seconds: Lease = 60.0,
     parent: Parent = None,
 ) -> None:
-    """Train the study's trials, one after another, on one reused model."""
+    """Train a study's trials.
+
+    One after another, on one model that is loaded once.
+    """
     from hpo.launch.home import database_url
+    from hpo.launch.inputs import check_device
     from workers.session import WorkerOptions
     from workers.stop import StopSignal, stop_with_parent
 
@@ -42,6 +46,7 @@ def trial(
     if parent is not None:
         stop_with_parent(parent)
     _log()
+    check_device(device, "--device")
     from workers.trial.worker import serve_trials
 
     with database_url(database) as url:
@@ -58,7 +63,10 @@ def evaluation(
     lease_seconds: Lease = 60.0,
     parent: Parent = None,
 ) -> None:
-    """Score the study's checkpoints, one after another, on reused engines."""
+    """Score a study's checkpoints.
+
+    One after another, on engines that are built once.
+    """
     from hpo.launch.home import database_url
     from workers.session import WorkerOptions
     from workers.stop import StopSignal, stop_with_parent

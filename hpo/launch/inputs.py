@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hpo.launch.home import home
-from hpo.spec.errors import InputError, OutputError
-from hpo.spec.study import StudySpec
+from hpo.spec.errors import DeviceError, InputError, OutputError
+from hpo.spec.study import DEVICE, DEVICE_WORDS, StudySpec
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 MADE_ON_THE_SPOT = ("quickstart", "gsm8k-tiny")
@@ -21,9 +21,16 @@ MADE_ON_THE_SPOT = ("quickstart", "gsm8k-tiny")
 def make_inputs(study: str) -> None:
     """Make what a preset needs and only we can give: a tiny model, sums."""
     folder = home() / "quickstart"
-    if study not in MADE_ON_THE_SPOT or (folder / "data" / "valid.jsonl").exists():
+    # The training set is written last.
+    if study not in MADE_ON_THE_SPOT or (folder / "data" / "train.jsonl").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the state folder {home()} cannot be written: {_reason(error)}; "
+            "choose another one with HPO_HOME"
+        ) from error
     command = [sys.executable, "-m", "workers.tiny", str(folder)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
@@ -66,9 +73,14 @@ def _check_model(path: str) -> str:
         if not (folder / "config.json").is_file():
             raise InputError(f"model.path: given {path!r}, a folder without config.json; {ALLOWED}")
         return f"the folder {folder}"
-    if folder.exists() or not HUB_NAME.fullmatch(path) or path.startswith("."):
+    if folder.exists() or not HUB_NAME.fullmatch(path) or path.startswith(".") or _is_local(folder):
         raise InputError(f"model.path: given {path!r}, which is not there; {ALLOWED}")
     return f"{path} from the hub"
+
+
+def _is_local(folder: Path) -> bool:
+    """Whether `models/name` means the folder `models` that is here, not a hub's user."""
+    return folder.parent != Path() and folder.parent.is_dir()
 
 
 ALLOWED = "allowed: a model folder with config.json, or a hub name such as Qwen/Qwen2.5-Math-1.5B"
@@ -83,19 +95,25 @@ def check_output(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OutputError(
-            f"the output folder {folder} cannot be written: {error.strerror}; "
+            f"the output folder {folder} cannot be written: {_reason(error)}; "
             "choose another one with --output"
         ) from error
 
 
+def _reason(error: OSError) -> str | None:
+    in_the_way = isinstance(error, FileExistsError)
+    return "a file stands where a folder must be" if in_the_way else error.strerror
+
+
 def check_device(name: str, option: str) -> None:
-    """Refuse a GPU that is plainly not there, before a worker is started.
+    """Refuse a device that is plainly not there, before a worker is started.
 
     Raises DeviceError.
     """
     from hpo.launch.devices import gpu_names
-    from hpo.spec.errors import DeviceError
 
+    if not DEVICE.fullmatch(name):
+        raise DeviceError(f"{option}: given {name!r}; allowed: {DEVICE_WORDS}")
     if not name.startswith("cuda"):
         return
     index = int(name.partition(":")[2] or 0)

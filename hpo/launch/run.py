@@ -81,14 +81,14 @@ def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Pa
     is finished. Everything started here is stopped here.
     """
     spec = prepare(study)
-    output = (options.output or Path("results") / spec.name).resolve()
-    check_output(output)
     devices = {
         "trial": options.trial_device or spec.devices.trial,
         "evaluation": options.evaluation_device or spec.devices.evaluation,
     }
     for kind, device in devices.items():
         check_device(device, f"devices.{kind}")
+    output = (options.output or Path("results") / spec.name).resolve()
+    check_output(output)
     with database_url(options.database) as url, Database.open(url) as database:
         record, created = register(database, spec, home())
         Studies(database).resume(record.id)

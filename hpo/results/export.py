@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,12 @@ def write_results(view: StudyView, file: Path) -> dict[str, Any]:
         partial.write_text(text, encoding="utf-8")
         partial.replace(file)
     except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        in_the_way = isinstance(error, FileExistsError)
+        reason = "a file stands where a folder must be" if in_the_way else error.strerror
         raise OutputError(
-            f"the results cannot be written to {file}: {error.strerror}; choose another --output"
+            f"the results cannot be written to {file}: {reason}; choose another --output"
         ) from error
     return content
 
@@ -122,15 +127,16 @@ def _study(view: StudyView, snapshot: Snapshot) -> dict[str, Any]:
 
 def _best(view: StudyView, best: TrialView) -> dict[str, Any]:
     records = view.queue.for_trial(best.number)
-    record = next(record for record in records if record.step == best.best_step)
+    # A trial that a person completed on the dashboard has no evaluation.
+    record = next((record for record in records if record.step == best.best_step), None)
     return {
         "number": best.number,
         "value": best.value,
         "step": best.best_step,
         "examples": best.best_examples,
         "parameters": best.parameters,
-        **(_scores(record.result) or {}),
-        "checkpoint": _checkpoint(view, record.checkpoint),
+        **((_scores(record.result) if record else None) or {}),
+        "checkpoint": _checkpoint(view, record.checkpoint) if record else None,
     }
 
 

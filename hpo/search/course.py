@@ -123,7 +123,8 @@ def _plateaued(points: Sequence[Point], spec: StudySpec) -> Ending | None:
     values = [value for p in points if (value := p.value(rule.metric)) is not None]
     if plateau(values, rule) != len(values) - 1:
         return None
+    amount = f" by {rule.min_delta:g}" if rule.min_delta else ""
     return Ending(
         Outcome.COMPLETE,
-        f"{rule.metric} did not improve by {rule.min_delta:g} in {rule.patience} evaluations",
+        f"{rule.metric} did not improve{amount} in {rule.patience} evaluations",
     )

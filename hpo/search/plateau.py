@@ -10,10 +10,11 @@ from hpo.spec.study import EarlyStopping
 def plateau(values: Sequence[float], rule: EarlyStopping) -> int | None:
     """Index of the evaluation that ends the trial, or None.
 
-    An evaluation improves if it is better than the best one before it by more
-    than `min_delta`; `patience` evaluations in a row that do not improve end
-    the trial. Nothing but the values counts, so a resumed trial stops where
-    an uninterrupted one does.
+    An evaluation improves if it is better by more than `min_delta` than the
+    one that improved last, the first one to begin with, so that steady small
+    steps add up; `patience` evaluations in a row that do not improve end the
+    trial. Nothing but the values counts: a resumed trial stops where an
+    uninterrupted one does.
     """
     sign = -1.0 if rule.metric == "accuracy" else 1.0
     best: float | None = None

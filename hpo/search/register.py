@@ -19,7 +19,7 @@ def register(database: Database, spec: StudySpec, home: Path) -> tuple[StudyReco
     A study of that name with the same identity is taken up again with the
     budget, trackers and devices of `spec`. Raises StudyError when the name
     belongs to another study: when its search space or any other frozen field
-    differs.
+    differs, or when Optuna holds trials of that name that are not ours.
     """
     studies = Studies(database)
     known = studies.get(spec.name)
@@ -28,15 +28,26 @@ def register(database: Database, spec: StudySpec, home: Path) -> tuple[StudyReco
         _same(known, mine, spec)
         studies.update_spec(known.id, spec.model_dump(mode="json"))
         return _found(studies, spec.name), False
+    # The record comes before the first trial: look for it after the trials.
+    if StudySearch.has_trials(database.optuna_storage(), spec.name) and not studies.get(spec.name):
+        raise StudyError(
+            f"the database holds an Optuna study {spec.name!r} that hpo did not make; "
+            "give the file another name"
+        )
     study_id = StudySearch.create(database.optuna_storage(), spec)
     root = home / "checkpoints" / f"{spec.name}-{study_id}"
-    studies.insert(
-        id=study_id,
-        name=spec.name,
-        spec=spec.model_dump(mode="json"),
-        identity=mine,
-        checkpoints=str(root),
-    )
+    try:
+        studies.insert(
+            id=study_id,
+            name=spec.name,
+            spec=spec.model_dump(mode="json"),
+            identity=mine,
+            checkpoints=str(root),
+        )
+    except StudyError:
+        # Another process was faster; its study is compared like any other.
+        _same(_found(studies, spec.name), mine, spec)
+        return _found(studies, spec.name), False
     EvaluationQueue(database, study_id, seconds=60).put_base()
     return _found(studies, spec.name), True
 

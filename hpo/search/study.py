@@ -8,7 +8,7 @@ put its own defaults in their place without a word.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal, assert_never
 
 import optuna
@@ -16,12 +16,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
 from hpo.search.asha import AshaPruner, Verdict, verdicts
 from hpo.search.course import Ending, Outcome
 from hpo.search.distributions import distribution_of
 from hpo.search.sampler import SeededPerTrial, suggest
 from hpo.spec import study as spec_types
+from hpo.spec.errors import StudyError
 from hpo.spec.space import Parameter, Scalar, SearchSpace
 from hpo.spec.study import StudySpec
 from hpo.spec.training import TrainingConfig
@@ -50,18 +52,27 @@ def build_pruner(config: spec_types.Pruner) -> BasePruner:
 
 
 class StudySearch:
-    """One study's sampler, pruner and trials."""
+    """One study's sampler, pruner and trials.
+
+    Raises StudyError when Optuna's tables do not hold the study.
+    """
 
     def __init__(self, storage: BaseStorage, spec: StudySpec) -> None:
         self._space = SearchSpace.of(spec.training)
         self._pruner = build_pruner(spec.pruner)
         self.spec = spec
-        self.study = optuna.load_study(
-            study_name=spec.name,
-            storage=storage,
-            sampler=SeededPerTrial(spec.sampler),
-            pruner=self._pruner,
-        )
+        try:
+            self.study = optuna.load_study(
+                study_name=spec.name,
+                storage=storage,
+                sampler=SeededPerTrial(spec.sampler),
+                pruner=self._pruner,
+            )
+        except KeyError:
+            raise StudyError(
+                f"the trials of the study {spec.name!r} are gone, deleted on the dashboard "
+                f"perhaps; remove the rest of it with: hpo study delete {spec.name}"
+            ) from None
 
     @staticmethod
     def create(storage: BaseStorage, spec: StudySpec) -> int:
@@ -76,6 +87,12 @@ class StudySearch:
                 load_if_exists=True,
             )
         return study._study_id
+
+    @staticmethod
+    def has_trials(storage: BaseStorage, name: str) -> bool:
+        """Whether Optuna's tables hold a study of that name with trials in it."""
+        summaries = optuna.get_all_study_summaries(storage)
+        return any(study.study_name == name and study.n_trials > 0 for study in summaries)
 
     def methods(self) -> set[Literal["full", "lora"]]:
         """The training methods that the space holds."""
@@ -93,7 +110,9 @@ class StudySearch:
     def ask(self) -> tuple[int, int]:
         """Create a trial with all its parameters drawn; (Optuna's id, number)."""
         trial = self.study.ask()
-        self._draw(trial)
+        # Values that contradict each other are an end of the trial: `config` tells of it.
+        with suppress(ValidationError):
+            self._draw(trial)
         return trial._trial_id, trial.number
 
     def running(self) -> list[tuple[int, int]]:

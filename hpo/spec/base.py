@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 
 class Strict(BaseModel):
@@ -19,8 +20,28 @@ class Strict(BaseModel):
     )
 
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
+def broken_rule(field: str, given: str, allowed: str) -> PydanticCustomError:
+    """An error for a validator to raise about a field below its model.
+
+    `field` is the path from the model to the field, empty for the model.
+    """
+    return PydanticCustomError(
+        "broken_rule", "{allowed}", {"field": field, "given": given, "allowed": allowed}
+    )
+
+
+def _refuse_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    return value
+
+
+NotBoolean = BeforeValidator(_refuse_boolean)
+"""YAML's `yes` and `true` are no numbers, though Python takes them for 1."""
+
+PositiveInt = Annotated[int, Field(gt=0), NotBoolean]
+NonNegativeInt = Annotated[int, Field(ge=0), NotBoolean]
+TwoOrMore = Annotated[int, Field(ge=2), NotBoolean]
+PositiveFloat = Annotated[float, Field(gt=0), NotBoolean]
+NonNegativeFloat = Annotated[float, Field(ge=0), NotBoolean]
+Probability = Annotated[float, Field(ge=0, lt=1), NotBoolean]

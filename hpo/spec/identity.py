@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from hpo.spec.study import StudySpec
 
@@ -35,7 +35,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
     for key in sorted(old.keys() | new.keys()):
         where = f"{path}.{key}" if path else key
         before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping) and not _is_node(before):
+        if _is_section(before) and _is_section(after):
             found += differences(before, after, where)
         elif before != after:
             found.append(f"{where}: is {before!r}, given {after!r}")
@@ -72,8 +72,9 @@ def _paths(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"data.{name}", holder
 
 
-def _is_node(value: Mapping[str, Any]) -> bool:
-    return bool({"low", "high", "choices"} & set(value))
+def _is_section(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a value has fields of its own; a range or choices count as one."""
+    return isinstance(value, Mapping) and not {"low", "high", "choices"} & set(value)
 
 
 def _hash_file(file: Path) -> str:

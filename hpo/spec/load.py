@@ -28,14 +28,17 @@ VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: `1e-4` is a number, a key stands once."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        # Before merge keys (`<<`) are filled in: what they bring may be overridden.
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} stands twice", problem_mark=node.start_mark
+                    problem=f"the key {key.value!r} a second time", problem_mark=key.start_mark
                 )
-        return super().construct_mapping(node, deep)
+            seen.add(str(key.value))
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -77,7 +80,8 @@ def _read(path: Path) -> str:
     except FileNotFoundError:
         raise StudyError(f"{path}: no such study file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise StudyError(f"{path}: the study file cannot be read: {reason}") from error
 
 
 def load_study(study: str, variables: Mapping[str, str]) -> StudySpec:
@@ -93,11 +97,12 @@ def load_study(study: str, variables: Mapping[str, str]) -> StudySpec:
 def parse_study(text: str, shown: str, variables: Mapping[str, str]) -> StudySpec:
     """Validate the text of a study file; `shown` names it in messages."""
     problems: list[Problem] = []
-    tree = _expand(_yaml(text, shown), "", variables, problems)
+    tree = _tree(text, shown, variables, problems)
     if not isinstance(tree, dict):
         raise SpecError(shown, [Problem("", _kind(tree), "a mapping of keys to values")])
     spec, found = _validate(tree)
-    problems += found
+    unset = {problem.path for problem in problems}
+    problems += [problem for problem in found if problem.path not in unset]
     space, found = (
         SearchSpace.parse(tree["training"])
         if isinstance(tree.get("training"), dict)
@@ -132,6 +137,14 @@ def ladder_of(spec: StudySpec) -> Ladder | None:
     return Ladder(spec.pruner.min_resource, spec.pruner.reduction_factor)
 
 
+def _tree(text: str, shown: str, variables: Mapping[str, str], problems: list[Problem]) -> Any:
+    try:
+        return _expand(_yaml(text, shown), "", variables, problems)
+    except RecursionError:
+        given = "lists or mappings nested too deeply, or within themselves"
+        raise SpecError(shown, [Problem("", given, "valid YAML")]) from None
+
+
 def _yaml(text: str, shown: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
@@ -139,8 +152,10 @@ def _yaml(text: str, shown: str) -> Any:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise SpecError(shown, [Problem(where, str(error.problem), "valid YAML")]) from error
-    except yaml.YAMLError as error:
-        raise SpecError(shown, [Problem("", str(error), "valid YAML")]) from error
+    except (yaml.YAMLError, ValueError) as error:
+        # The parser's own ValueErrors are values such as the date 2024-13-45.
+        given = " ".join(str(error).split())
+        raise SpecError(shown, [Problem("", given, "valid YAML")]) from error
 
 
 def _kind(tree: Any) -> str:

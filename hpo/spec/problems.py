@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hpo.spec.errors import Problem
+
+WORDS = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "string_type": "text",
+    "string_too_short": "some text",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+    "invalid_key": "text as a key",
+}
+"""What is allowed, by the type of pydantic's error, where its own words are clumsy."""
 
 
 def describe(
@@ -29,15 +45,18 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], given: Any, prefix: s
     path = ".".join([prefix, *keys] if prefix else keys)
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return Problem(path, "unknown key", _known(model, given, keys))
+        return Problem(path, "an unknown key", _known(model, given, keys))
     if kind == "missing":
-        return Problem(path, "nothing", "a value is required")
+        return Problem(path, "nothing", "a value, which is required")
+    if kind == "broken_rule":
+        rule = detail["ctx"]
+        return Problem(".".join(filter(None, [path, rule["field"]])), rule["given"], detail["msg"])
     if kind == "union_tag_not_found":
         return Problem(path, repr(detail["input"]), "a mapping with the key type")
     if kind == "union_tag_invalid":
         tag = detail["ctx"]["tag"]
         return Problem(f"{path}.type", repr(tag), str(detail["ctx"]["expected_tags"]))
-    return Problem(path, _shown(detail["input"]), _allowed(detail["msg"]))
+    return Problem(path, _shown(detail["input"]), WORDS.get(kind) or _allowed(detail["msg"]))
 
 
 def _shown(value: Any) -> str:
@@ -66,10 +85,14 @@ def _keys(location: Iterable[int | str], given: Any) -> list[str]:
 
 
 def _known(model: type[BaseModel], given: Any, keys: list[str]) -> str:
-    fields = _fields(model, given, keys[:-1])
-    close = difflib.get_close_matches(keys[-1], fields, n=1)
+    return known_keys(keys[-1], _fields(model, given, keys[:-1]))
+
+
+def known_keys(given: str, allowed: Sequence[str]) -> str:
+    """The allowed keys, and the one that was probably meant."""
+    close = difflib.get_close_matches(given, allowed, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    return ", ".join(fields) + hint
+    return ", ".join(allowed) + hint
 
 
 def _fields(model: type[BaseModel], given: Any, keys: list[str]) -> list[str]:

@@ -18,11 +18,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from hpo.spec.errors import Problem
-from hpo.spec.problems import describe
+from hpo.spec.problems import describe, known_keys
 from hpo.spec.training import TrainingConfig
 
 Scalar = str | int | float | bool | None
-RANGE_KEYS = {"low", "high", "log", "step"}
+RANGE_KEYS = ("low", "high", "log", "step")
 BROKEN = object()
 """Stands where a range or choices could not be parsed; no field accepts it."""
 
@@ -152,7 +152,7 @@ class SearchSpace:
     def _uneven(self, integers: set[str], path: str) -> list[Problem]:
         """Whole-number ranges need whole ends."""
         return [
-            Problem(f"{path}.{p.path}", f"{p.node.low} to {p.node.high}", "whole numbers")
+            Problem(f"{path}.{p.path}", _spelled(p.node), "whole numbers")
             for p in self.parameters()
             if p.name in integers and isinstance(p.node, Range) and not _whole(p.node)
         ]
@@ -161,6 +161,11 @@ class SearchSpace:
 def _told(found: Problem, problems: list[Problem]) -> bool:
     """Whether a field's trouble follows from a broken range that was told."""
     return any(f"{told.path}.".startswith(f"{found.path}.") for told in problems)
+
+
+def _spelled(node: Range) -> str:
+    step = f" in steps of {node.step}" if node.step is not None else ""
+    return f"{node.low} to {node.high}{step}"
 
 
 def _whole(node: Range) -> bool:
@@ -217,8 +222,9 @@ def _parse(node: Any, path: str, problems: list[Problem]) -> Any:
 
 def _parse_range(node: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:
     before = len(problems)
-    for key in sorted(set(node) - RANGE_KEYS, key=str):
-        problems.append(Problem(f"{path}.{key}", "unknown key", ", ".join(sorted(RANGE_KEYS))))
+    for key in sorted(set(node) - set(RANGE_KEYS), key=str):
+        allowed = known_keys(str(key), RANGE_KEYS)
+        problems.append(Problem(f"{path}.{key}", "an unknown key", allowed))
     for key in ("low", "high"):
         if not _is_number(node.get(key)):
             given = repr(node[key]) if key in node else "nothing"
@@ -251,7 +257,7 @@ def _is_number(value: Any) -> bool:
 
 def _parse_choices(node: Mapping[str, Any], path: str, problems: list[Problem]) -> Any:
     for key in sorted(set(node) - {"choices"}, key=str):
-        problems.append(Problem(f"{path}.{key}", "unknown key", "choices alone"))
+        problems.append(Problem(f"{path}.{key}", "an unknown key", "choices alone"))
     options = node["choices"]
     if not isinstance(options, list) or not options:
         problems.append(Problem(f"{path}.choices", repr(options), "a list of one option or more"))

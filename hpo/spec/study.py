@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from hpo.spec.base import NonNegativeFloat, NonNegativeInt, PositiveInt, Strict
+from hpo.spec.base import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    NotBoolean,
+    PositiveInt,
+    Strict,
+    TwoOrMore,
+    broken_rule,
+)
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+DEVICE_WORDS = "auto, cpu, cuda or cuda:N"
 Metric = Literal["loss", "accuracy"]
 Direction = Literal["minimize", "maximize"]
 
@@ -133,7 +145,7 @@ class EvaluationSpec(Strict):
     """Sequences that vLLM decodes at a time."""
     kv_cache_mib: PositiveInt | None = None
     """MiB of vLLM's key-value cache; found by vLLM on a GPU, 128 on a CPU."""
-    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1), NotBoolean] = 0.5
     """Share of a GPU's memory that vLLM may use."""
     tokens_per_batch: PositiveInt = 8192
     """Padded tokens in one forward pass of the loss."""
@@ -164,7 +176,7 @@ class AshaPruner(Strict):
     """Asynchronous successive halving, stopping variant (arXiv:1810.05934)."""
 
     type: Literal["asha"] = "asha"
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    reduction_factor: TwoOrMore = 3
     """At each rung the best 1 / reduction_factor go on."""
     min_resource: PositiveInt | None = None
     """Examples at the first rung; the others lie reduction_factor apart.
@@ -175,7 +187,7 @@ class MedianPruner(Strict):
     """Optuna's median rule on the same ladder of rungs."""
 
     type: Literal["median"]
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    reduction_factor: TwoOrMore = 3
     """Factor between two rungs."""
     min_resource: PositiveInt | None = None
     """Examples at the first rung."""
@@ -219,13 +231,22 @@ class Tracking(Strict):
     """Off by default."""
 
 
+def _device(value: str) -> str:
+    if not DEVICE.fullmatch(value):
+        raise ValueError(DEVICE_WORDS)
+    return value
+
+
+Device = Annotated[str, AfterValidator(_device)]
+
+
 class Devices(Strict):
     """Where the workers run; may change between runs of a study."""
 
-    trial: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    """`auto` is the first GPU, or the CPU."""
-    evaluation: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    """`auto` is the last GPU, or the CPU."""
+    trial: Device = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`; auto is the first GPU, or the CPU."""
+    evaluation: Device = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`; auto is the last GPU, or the CPU."""
 
 
 class Checkpoints(Strict):
@@ -238,8 +259,8 @@ class Checkpoints(Strict):
 class StudySpec(Strict):
     """A study: what is searched, on what, how it is decided."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-    """Letters, digits, dots, dashes and underscores."""
+    name: str
+    """Letters, digits, dots, dashes and underscores, 100 at most."""
     objective: Objective
     model: ModelSpec
     data: DataSpec
@@ -259,6 +280,17 @@ class StudySpec(Strict):
         """YAML reads a bare number as a number."""
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @field_validator("name")
+    @classmethod
+    def name_is_plain(cls, value: str) -> str:
+        """A name serves as a folder's name too."""
+        if not NAME.fullmatch(value):
+            raise ValueError(
+                "letters, digits, dots, dashes and underscores, 100 at most, "
+                "a letter or a digit first"
+            )
+        return value
+
     @model_validator(mode="after")
     def metrics_are_measured(self) -> StudySpec:
         """Accuracy needs a generation set."""
@@ -266,5 +298,6 @@ class StudySpec(Strict):
         if self.evaluation.early_stopping is not None:
             watched.add(self.evaluation.early_stopping.metric)
         if "accuracy" in watched and self.data.generation is None:
-            raise ValueError("data.generation, which the metric accuracy needs")
+            allowed = "a generation set, which the metric accuracy needs"
+            raise broken_rule("data.generation", "nothing", allowed)
         return self

@@ -18,6 +18,8 @@ from hpo.spec.base import (
     PositiveInt,
     Probability,
     Strict,
+    TwoOrMore,
+    broken_rule,
 )
 
 
@@ -95,7 +97,7 @@ class TrainingConfig(Strict):
     """Most training examples a trial sees, rounded up to whole batches."""
     epochs: PositiveFloat | None = None
     """Most passes over the training set."""
-    max_length: Annotated[int, Field(ge=2)] = 1024
+    max_length: TwoOrMore = 1024
     """Tokens per example; longer ones are cut at the end."""
     gradient_clipping: PositiveFloat | None = 1.0
     """Largest norm of the gradient; null switches clipping off."""
@@ -106,5 +108,5 @@ class TrainingConfig(Strict):
     def some_length(self) -> TrainingConfig:
         """A trial must end somewhere."""
         if self.max_batches is None and self.max_examples is None and self.epochs is None:
-            raise ValueError("at least one of max_batches, max_examples, epochs")
+            raise broken_rule("", "no length", "at least one of max_batches, max_examples, epochs")
         return self

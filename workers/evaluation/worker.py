@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from hpo.spec.study import DataSpec
-from storage.checkpoints import CheckpointError
+from storage.checkpoints import Checkpoint, CheckpointError
 from storage.errors import LeaseLost
 from storage.queue import EvaluationRequest
 from workers.data.encode import Encoder, encode_all
@@ -34,9 +37,28 @@ def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
         engines = load_engines(session, sets, options.device)
         try:
             with Grader() as grader:
-                EvaluationWorker(session, engines, grader, sets).run()
+                scorer = partial(
+                    score,
+                    engines,
+                    grader,
+                    sets=sets,
+                    tokens_per_batch=session.spec.evaluation.tokens_per_batch,
+                )
+                EvaluationWorker(session, scorer).run()
         finally:
             engines.close()
+
+
+class Scorer(Protocol):
+    """Scores a checkpoint, or the base model for None."""
+
+    def __call__(
+        self, checkpoint: Checkpoint | None, /, *, on_progress: Callable[[], None]
+    ) -> Scores:
+        """`on_progress` is called between batches; what it raises ends the scoring.
+
+        Raises CheckpointError for a checkpoint that cannot be scored.
+        """
 
 
 @dataclass
@@ -44,9 +66,7 @@ class EvaluationWorker:
     """Claims a request, scores its checkpoint, reports to the study."""
 
     session: StudySession
-    engines: EvaluationEngines
-    grader: Grader
-    sets: EvaluationSets
+    scorer: Scorer
 
     def run(self) -> None:
         """Answer requests until the study is over or stopped."""
@@ -76,20 +96,14 @@ class EvaluationWorker:
             self.session.queue.release(request)
         except LeaseLost:
             logger.info("%s is no longer wanted", describe(request))
+            # Nothing is left to give back but the pin on its checkpoint.
+            self.session.queue.release(request)
 
     def _score(self, request: EvaluationRequest) -> Scores:
         checkpoint = None
         if request.checkpoint is not None:
             checkpoint = self.session.checkpoints.open(request.checkpoint)
-        renewer = ClaimRenewer(self.session, request)
-        return score(
-            self.engines,
-            self.grader,
-            checkpoint,
-            self.sets,
-            tokens_per_batch=self.session.spec.evaluation.tokens_per_batch,
-            on_progress=renewer,
-        )
+        return self.scorer(checkpoint, on_progress=ClaimRenewer(self.session, request))
 
     def _report(self, request: EvaluationRequest, scores: Scores) -> bool:
         """Report a rung's value to the study when it is the trial's turn."""

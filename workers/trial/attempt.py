@@ -40,6 +40,7 @@ class Attempt:
         while True:
             ending = self.evaluations.ending(self.run.total_steps)
             if ending is not None:
+                logger.info("trial %d is decided after batch %d", self.lease.number, self.run.step)
                 return ending
             if self.session.stop.requested:
                 self._save_state()
@@ -59,6 +60,9 @@ class Attempt:
             report = self.run.train_batch()
         except Diverged as error:
             return error
+        if report.step == 1:
+            milliseconds = 1000 * report.seconds
+            logger.info("trial %d took its first step (%.0f ms)", self.lease.number, milliseconds)
         self.tracker.train(report)
         after = self.run.examples_seen
         rung = self.ladder.crossed(before, after) if self.ladder else None

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import psycopg2
 import pytest
+import sqlalchemy as sa
 
 from hpo.spec.errors import DatabaseError
 from storage.database import Database
@@ -141,7 +142,10 @@ def test_a_long_path_works(empty: Path) -> None:
     with EmbeddedPostgres(deep) as server, Database.open(server.url) as database:
         assert len(str(deep)) > 107
         assert database.optuna_storage().get_all_studies() == []
+        socket_folder = Path(str(sa.make_url(server.url).query["host"]))
+        assert socket_folder.is_dir()
     assert not running(deep)
+    assert not socket_folder.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(empty: Path) -> None:

@@ -1,0 +1,1 @@
+"""Ours against the plain way, measured side by side: `python -m benchmarks`."""

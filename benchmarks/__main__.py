@@ -1,0 +1,51 @@
+"""Run each scene both ways and print the tables."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.measured import Measured, Replay
+from benchmarks.ours import environment, run_ours
+from benchmarks.report import report
+from benchmarks.scenes import LONG, SHORT, Scene
+
+PLAIN = (
+    "from workers.evaluation.environment import prepare_environment; prepare_environment('cpu');"
+    "from benchmarks.plain import main; main()"
+)
+"""vLLM reads its settings when it is imported: the plain way gets the same as ours."""
+
+
+def main() -> None:
+    """Measure and print; a few minutes."""
+    for scene in (SHORT, LONG):
+        print(measure(scene), flush=True)
+
+
+def measure(scene: Scene) -> str:
+    """Run a scene our way, repeat its trials the plain way, and compare."""
+    with tempfile.TemporaryDirectory(prefix="hpo-benchmark-") as name:
+        folder = Path(name)
+        study = scene.write(folder)
+        print(f"{scene.name}: ours ...", file=sys.stderr, flush=True)
+        ours, replay = run_ours(scene.name, study, folder)
+        print(f"{scene.name}: plain ...", file=sys.stderr, flush=True)
+        return report(scene.title, ours, _run_plain(replay, folder))
+
+
+def _run_plain(replay: Replay, folder: Path) -> Measured:
+    given, result = folder / "replay.json", folder / "plain.json"
+    given.write_text(replay.model_dump_json())
+    subprocess.run(
+        [sys.executable, "-c", PLAIN, str(given), str(result)],
+        env=environment(folder / "home"),
+        check=True,
+    )
+    return Measured.model_validate_json(result.read_text())
+
+
+if __name__ == "__main__":
+    main()

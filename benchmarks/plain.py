@@ -1,0 +1,199 @@
+"""The plain way: load the model for each trial, build vLLM for each evaluation, wait.
+
+A small program as one would write it, run as a process of its own. It repeats given trials with the
+decisions that were taken in them, so both ways do the same training and the
+same evaluations. It is given every advantage that leaves it plain: libraries
+are imported and data is tokenised once, vLLM is built in this process (a new
+process for each evaluation would import everything again), the loss is
+computed with the model that is in training instead of one read from the
+checkpoint, nothing is flushed to disk, and there is no database.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from vllm import LLM, SamplingParams
+
+from benchmarks.measured import Evaluation, Measured, Replay, ReplayedTrial, Switch
+from hpo.spec.study import DataSpec, StudySpec
+from hpo.spec.training import TrainingConfig
+from workers.data.encode import EncodedExample, Encoder, encode_all
+from workers.data.loss import evaluation_loss
+from workers.data.sources import read_generation_set, read_loss_set, read_training_set
+from workers.data.tokenizer import load_tokenizer, pad_id
+from workers.evaluation.generation import engine_options
+from workers.evaluation.grading import Grader
+from workers.trial.model import AttachedModel
+from workers.trial.run import TrainingRun
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Everything that is read and tokenised once."""
+
+    train: list[EncodedExample]
+    loss: list[EncodedExample]
+    prompts: list[list[int]]
+    references: list[str]
+    end_token: int
+
+    @staticmethod
+    def read(data: DataSpec, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Data:
+        """Read the three sets; the study must have a generation set."""
+        encoder = Encoder(tokenizer, data, max_length)
+        items = read_generation_set(data)
+        return Data(
+            train=encode_all(encoder, read_training_set(data)).examples,
+            loss=encode_all(encoder, read_loss_set(data)).examples,
+            prompts=[encoder.encode_prompt(item) for item in items],
+            references=[item.completion for item in items],
+            end_token=encoder.end_token,
+        )
+
+
+@dataclass
+class PlainStudy:
+    """Trials one after another, evaluations in between."""
+
+    spec: StudySpec
+    data: Data
+    pad_id: int
+    checkpoint: Path
+    """Folder that each checkpoint overwrites."""
+    evaluations: list[Evaluation] = field(default_factory=list)
+    switches: list[Switch] = field(default_factory=list)
+    steps: int = 0
+    _ended: float | None = None
+
+    def run_trial(self, trial: ReplayedTrial) -> None:
+        """Train up to the last evaluation that counted."""
+        model = AutoModelForCausalLM.from_pretrained(self.spec.model.path, dtype=torch.float32)
+        run = self._training(model, trial.training)
+        for step in trial.evaluated_steps:
+            while run.step < step:
+                report = run.train_batch()
+                if report.step == 1 and self._ended is not None:
+                    seconds = perf_counter() - self._ended
+                    self.switches.append(Switch(seconds=seconds, first_step=report.seconds))
+            self.evaluations.append(self._evaluate(model, trial.number, step))
+        self.steps += run.step
+        self._ended = perf_counter()
+
+    def _training(self, model: Any, config: TrainingConfig) -> TrainingRun:
+        model.train()
+        named = list(model.named_parameters())
+        return TrainingRun(
+            AttachedModel("full", model, model, named, torch.float32),
+            config,
+            self.data.train,
+            pad_id=self.pad_id,
+            device=CPU,
+            autocast_dtype=None,
+        )
+
+    def _evaluate(self, model: Any, number: int, step: int) -> Evaluation:
+        model.save_pretrained(self.checkpoint)
+        started = perf_counter()
+        answers, generate = self._generate()
+        generated = perf_counter()
+        loss = evaluation_loss(
+            model,
+            self.data.loss,
+            pad_id=self.pad_id,
+            tokens_per_batch=self.spec.evaluation.tokens_per_batch,
+            device=CPU,
+        )
+        passed = perf_counter()
+        accuracy = self._accuracy(answers)
+        ended = perf_counter()
+        return Evaluation(
+            trial=number,
+            step=step,
+            loss=loss.mean,
+            accuracy=accuracy,
+            seconds=ended - started,
+            load=generated - started - generate,
+            generate=generate,
+            grade=ended - passed,
+            forward=passed - generated,
+        )
+
+    def _generate(self) -> tuple[list[str], float]:
+        """Answers of an engine built on the checkpoint, and the seconds of generating."""
+        engine = LLM(**self._engine_options(), tokenizer=self.spec.model.path)
+        prompts = [{"prompt_token_ids": prompt} for prompt in self.data.prompts]
+        sampling = SamplingParams(
+            temperature=0.0, max_tokens=self._max_new_tokens, stop_token_ids=[self.data.end_token]
+        )
+        started = perf_counter()
+        outputs = engine.generate(prompts, sampling, use_tqdm=False)
+        seconds = perf_counter() - started
+        engine.llm_engine.engine_core.shutdown()
+        del engine
+        # It holds references to itself, and so its cache, until they are looked for.
+        gc.collect()
+        return [output.outputs[0].text for output in outputs], seconds
+
+    def _engine_options(self) -> dict[str, Any]:
+        return engine_options(
+            self.spec.model.model_copy(update={"path": str(self.checkpoint)}),
+            self.spec.evaluation,
+            device="cpu",
+            max_model_len=max(map(len, self.data.prompts)) + self._max_new_tokens,
+            max_lora_rank=None,
+        )
+
+    def _accuracy(self, answers: list[str]) -> float:
+        assert self.spec.data.generation is not None
+        task = self.spec.data.generation.task
+        with Grader() as grader:
+            right = grader.grade(task, answers, self.data.references)
+        return sum(right) / len(right)
+
+    @property
+    def _max_new_tokens(self) -> int:
+        assert self.spec.data.generation is not None
+        return self.spec.data.generation.max_new_tokens
+
+
+def run_plain(replay: Replay) -> Measured:
+    """Run the trials in this process, whose start counts too."""
+    spec = replay.spec
+    tokenizer = load_tokenizer(spec.model.path)
+    data = Data.read(spec.data, tokenizer, replay.trials[0].training.max_length)
+    with tempfile.TemporaryDirectory(prefix="hpo-plain-") as folder:
+        study = PlainStudy(spec, data, pad_id(tokenizer), Path(folder))
+        began = time.time()
+        for trial in replay.trials:
+            study.run_trial(trial)
+    ended = time.time()
+    return Measured(
+        wall=ended - psutil.Process().create_time(),
+        working=ended - began,
+        switches=study.switches,
+        steps=study.steps,
+        evaluations=study.evaluations,
+        unused_evaluations=0,
+        load_average=os.getloadavg()[0],
+    )
+
+
+def main() -> None:
+    """Read the replay, write what was measured."""
+    replay, result = map(Path, sys.argv[1:])
+    measured = run_plain(Replay.model_validate_json(replay.read_text()))
+    result.write_text(measured.model_dump_json())
