@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks.measured import Measured, Replay
-from benchmarks.ours import environment, run_ours
+from benchmarks.ours import run_ours
+from benchmarks.processes import run
 from benchmarks.report import report
 from benchmarks.scenes import LONG, SHORT, Scene
 
@@ -23,6 +23,8 @@ def main() -> None:
     """Measure and print; a few minutes."""
     for scene in (SHORT, LONG):
         print(measure(scene), flush=True)
+    with tempfile.TemporaryDirectory(prefix="hpo-benchmark-") as home:
+        print(run(["-m", "benchmarks.reset"], Path(home)), end="")
 
 
 def measure(scene: Scene) -> str:
@@ -39,11 +41,7 @@ def measure(scene: Scene) -> str:
 def _run_plain(replay: Replay, folder: Path) -> Measured:
     given, result = folder / "replay.json", folder / "plain.json"
     given.write_text(replay.model_dump_json())
-    subprocess.run(
-        [sys.executable, "-c", PLAIN, str(given), str(result)],
-        env=environment(folder / "home"),
-        check=True,
-    )
+    run(["-c", PLAIN, str(given), str(result)], folder / "home")
     return Measured.model_validate_json(result.read_text())
 
 

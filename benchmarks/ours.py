@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.journal import entries, switches, total_steps
 from benchmarks.measured import Evaluation, Measured, Replay, ReplayedTrial
-from hpo.launch.home import DATABASE_VARIABLE, HOME_VARIABLE
+from benchmarks.processes import run
 from hpo.results.snapshot import StudyView, TrialView
 from hpo.search.register import find
 from storage.database import Database
@@ -20,26 +17,12 @@ from storage.embedded import EmbeddedPostgres
 from storage.queue import EvaluationRecord
 
 
-def environment(home: Path) -> Mapping[str, str]:
-    """For both ways: one thread per process, state in a folder of its own."""
-    kept = {name: value for name, value in os.environ.items() if name != DATABASE_VARIABLE}
-    return {**kept, HOME_VARIABLE: str(home), "OMP_NUM_THREADS": "1"}
-
-
 def run_ours(name: str, study: Path, folder: Path) -> tuple[Measured, Replay]:
-    """Run the study with a new embedded database below the folder.
-
-    Raises CalledProcessError when the run fails.
-    """
+    """Run the study with a new embedded database below the folder."""
     output = folder / "results"
-    command = [sys.executable, "-m", "hpo", "run", str(study)]
+    command = ["-m", "hpo", "run", str(study), "--no-dashboard", "--output", str(output)]
     started = time.perf_counter()
-    subprocess.run(
-        [*command, "--no-dashboard", "--output", str(output)],
-        env=environment(folder / "home"),
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
+    run(command, folder / "home")
     wall = time.perf_counter() - started
     log = (output / "logs" / "trial-worker.log").read_text().splitlines()
     with (

@@ -50,7 +50,7 @@ class Scene:
         }
 
 
-def make_counting(folder: Path, *, items: int = 500, numbers: int = 16) -> None:
+def make_counting(folder: Path, *, items: int = 300, numbers: int = 16) -> None:
     """Write rows that go on counting, `7+3=` with `10 13 16 ...`: long answers.
 
     As many rows are held out as are trained on.

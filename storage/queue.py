@@ -55,7 +55,8 @@ class EvaluationRecord(EvaluationRequest):
     worker_id: str | None
     result: dict[str, Any] | None
     reported: bool
-    """Whether the value went to Optuna as an intermediate value."""
+    """Whether the evaluation worker reported the value to Optuna; one that came
+    before its turn is reported by the trial worker instead."""
     error: str | None
     created_at: datetime
     claimed_at: datetime | None
@@ -235,12 +236,6 @@ class EvaluationQueue:
         )
         with self._engine.connect() as connection:
             return connection.scalar(statement) or 0
-
-    def mark_reported(self, request_id: int) -> None:
-        """Remember that the value went to Optuna."""
-        statement = sa.update(evaluation).where(self._mine, evaluation.c.id == request_id)
-        with self._engine.begin() as connection:
-            connection.execute(statement.values(reported=True))
 
     def pinned(self) -> set[str]:
         """Addresses of the checkpoints that somebody reads or will read."""

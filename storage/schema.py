@@ -22,7 +22,6 @@ metadata = sa.MetaData(
     },
 )
 
-EMPTY_OBJECT = sa.text("'{}'::jsonb")
 NOW = sa.text("now()")
 INSTANT = sa.DateTime(timezone=True)
 
@@ -37,13 +36,13 @@ study = sa.Table(
     # Optuna's study id.
     sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("name", sa.Text, nullable=False, unique=True),
-    sa.Column("spec", JSONB, nullable=False),
+    # As text: JSONB would reorder the keys and write 1e30 as a whole number.
+    sa.Column("spec", sa.JSON, nullable=False),
     # The part of the specification that may not change.
-    sa.Column("identity", JSONB, nullable=False),
+    sa.Column("identity", sa.JSON, nullable=False),
     # Root folder of the checkpoint store.
     sa.Column("checkpoints", sa.Text, nullable=False),
     sa.Column("stop_requested", sa.Boolean, nullable=False, server_default=sa.text("false")),
-    sa.Column("facts", JSONB, nullable=False, server_default=EMPTY_OBJECT),
     sa.Column("created_at", INSTANT, nullable=False, server_default=NOW),
 )
 

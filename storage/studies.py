@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
 from hpo.spec.errors import StudyError
@@ -30,8 +29,6 @@ class StudyRecord:
     """Root folder of the checkpoint store."""
     stop_requested: bool
     created_at: datetime
-    facts: dict[str, Any]
-    """What was found out about the model and the data."""
 
 
 class Studies:
@@ -48,7 +45,6 @@ class Studies:
         spec: dict[str, Any],
         identity: dict[str, Any],
         checkpoints: str,
-        facts: dict[str, Any] | None = None,
     ) -> StudyRecord:
         """Store a new study. Raises StudyError when its id or name is taken."""
         statement = sa.insert(study).values(
@@ -57,7 +53,6 @@ class Studies:
             spec=spec,
             identity=identity,
             checkpoints=checkpoints,
-            facts=facts or {},
         )
         try:
             with self._engine.begin() as connection:
@@ -92,10 +87,6 @@ class Studies:
     def resume(self, study_id: int) -> None:
         """Take a stop request back."""
         self._update(study_id, stop_requested=False)
-
-    def set_facts(self, study_id: int, facts: dict[str, Any]) -> None:
-        """Add facts; one that is there already is replaced as a whole."""
-        self._update(study_id, facts=study.c.facts.concat(sa.cast(facts, JSONB)))
 
     def delete(self, study_id: int) -> None:
         """Delete everything of ours about the study; Optuna's part is the caller's."""

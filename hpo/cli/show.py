@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hpo.launch.run import Display
-from hpo.results.snapshot import Snapshot, TrialView
 from hpo.spec.load import ladder_of
 from hpo.spec.space import Choices, Parameter, SearchSpace
 from hpo.spec.study import StudySpec
+
+if TYPE_CHECKING:
+    from hpo.launch.run import Display
+    from hpo.results.snapshot import Snapshot, TrialView
 
 STYLES = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red"}
 

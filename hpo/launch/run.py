@@ -81,12 +81,7 @@ def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Pa
     is finished. Everything started here is stopped here.
     """
     spec = prepare(study)
-    devices = {
-        "trial": options.trial_device or spec.devices.trial,
-        "evaluation": options.evaluation_device or spec.devices.evaluation,
-    }
-    for kind, device in devices.items():
-        check_device(device, f"devices.{kind}")
+    devices = _devices(spec, options)
     output = (options.output or Path("results") / spec.name).resolve()
     check_output(output)
     with database_url(options.database) as url, Database.open(url) as database:
@@ -97,6 +92,18 @@ def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Pa
         finished = view.over() or _work(view, url, devices, output, options, display)
         write_results(view, output / RESULTS)
         return view.read(), output / RESULTS, finished
+
+
+def _devices(spec: StudySpec, options: RunOptions) -> dict[str, str]:
+    """Device by kind of worker. Raises DeviceError."""
+    chosen = {"trial": options.trial_device, "evaluation": options.evaluation_device}
+    stated = {"trial": spec.devices.trial, "evaluation": spec.devices.evaluation}
+    for kind, device in chosen.items():
+        if device is not None:
+            check_device(device, f"--{kind}-device")
+        else:
+            check_device(stated[kind], f"devices.{kind}")
+    return {kind: chosen[kind] or stated[kind] for kind in chosen}
 
 
 def _work(

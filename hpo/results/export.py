@@ -68,7 +68,7 @@ def write_results(view: StudyView, file: Path) -> dict[str, Any]:
     """
     content = results(view)
     text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    partial = file.parent / f".{file.name}.{os.getpid()}.partial"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")

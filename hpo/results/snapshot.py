@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from optuna.trial import FrozenTrial, TrialState
+
 from hpo.search.asha import Verdict, verdicts
 from hpo.search.register import find
 from hpo.search.study import StudySearch
@@ -29,7 +31,7 @@ class TrialView:
     """Optuna's: RUNNING, COMPLETE, PRUNED or FAIL."""
     parameters: dict[str, Any]
     value: float | None
-    """The objective at the best checkpoint; None while none was evaluated."""
+    """The objective at the best checkpoint; None where none was evaluated or the trial runs."""
     loss: float | None
     accuracy: float | None
     best_step: int | None
@@ -148,7 +150,12 @@ class StudyView:
             direction=self.spec.objective.direction,
             budget=self.spec.budget.trials,
             trials=[
-                _trial_view(trial, rows.get(trial.number), _answered(records, trial.number))
+                _trial_view(
+                    trial,
+                    rows.get(trial.number),
+                    _answered(records, trial.number),
+                    self._value(trial),
+                )
                 for trial in self.search.study.get_trials(deepcopy=False)
             ],
             workers=[WorkerView(w.kind, w.device, w.host, w.pid, w.phase) for w in workers],
@@ -156,6 +163,13 @@ class StudyView:
             base=base.result if base is not None else None,
             best=best.number if best is not None else None,
         )
+
+    def _value(self, trial: FrozenTrial) -> float | None:
+        # What Optuna calls the value of a pruned trial is its last report.
+        if trial.state == TrialState.COMPLETE:
+            return trial.value
+        value: float | None = trial.user_attrs.get(self.spec.objective.metric)
+        return value
 
     def _state(self, rows: dict[int, TrialRow], working: bool) -> str:
         ended = sum(row.state == "finished" for row in rows.values())
@@ -171,7 +185,9 @@ def _answered(records: list[EvaluationRecord], number: int) -> list[EvaluationRe
     return sorted(mine, key=lambda record: record.step)
 
 
-def _trial_view(trial: Any, row: TrialRow | None, done: list[EvaluationRecord]) -> TrialView:
+def _trial_view(
+    trial: FrozenTrial, row: TrialRow | None, done: list[EvaluationRecord], value: float | None
+) -> TrialView:
     attrs = trial.user_attrs
     last = done[-1] if done else None
     scores = last.result or {} if last else {}
@@ -179,7 +195,7 @@ def _trial_view(trial: Any, row: TrialRow | None, done: list[EvaluationRecord]) 
         number=trial.number,
         state=trial.state.name,
         parameters=dict(trial.params),
-        value=trial.value if trial.state.is_finished() else None,
+        value=value,
         loss=attrs.get("loss", scores.get("loss")),
         accuracy=attrs.get("accuracy", scores.get("accuracy")),
         best_step=attrs.get("best_step"),

@@ -27,7 +27,6 @@ class Outcome(StrEnum):
     DOES_NOT_FIT = "does_not_fit"
     INVALID = "invalid"
     EVALUATION_FAILED = "evaluation_failed"
-    LOST = "lost"
     BUG = "bug"
     STOPPED = "stopped"
 

@@ -28,7 +28,7 @@ from hpo.spec.space import Parameter, Scalar, SearchSpace
 from hpo.spec.study import StudySpec
 from hpo.spec.training import TrainingConfig
 
-FAILED = {Outcome.INVALID, Outcome.EVALUATION_FAILED, Outcome.LOST, Outcome.BUG, Outcome.STOPPED}
+FAILED = {Outcome.INVALID, Outcome.EVALUATION_FAILED, Outcome.BUG, Outcome.STOPPED}
 VIOLATED = {Outcome.DIVERGED, Outcome.DOES_NOT_FIT}
 """Told as PRUNED with a violated constraint, so that the sampler ranks them
 last even after good early values; a FAIL would teach it nothing."""
@@ -139,9 +139,17 @@ class StudySearch:
         """The trial as it stands in the database now."""
         return self.study._storage.get_trial(trial_id)
 
-    def finished(self, trial_id: int) -> bool:
-        """Whether the trial was told."""
-        return self.fresh(trial_id).state.is_finished()
+    def told(self, trial_id: int) -> Ending | None:
+        """How a trial ended that was told before, by a dead worker or a person."""
+        trial = self.fresh(trial_id)
+        if not trial.state.is_finished():
+            return None
+        outcome = Outcome(trial.user_attrs.get("outcome", Outcome.STOPPED))
+        return Ending(outcome, trial.user_attrs.get("reason", "ended by a person"))
+
+    def note(self, trial_id: int, name: str, value: object) -> None:
+        """Attach a fact to a running trial, for people."""
+        self.study._storage.set_trial_user_attr(trial_id, name, value)
 
     def report(self, trial_id: int, rung: int, value: float, earlier: Sequence[int]) -> bool:
         """Report a rung's value to the study, unless it is not its turn.

@@ -92,6 +92,10 @@ class EvaluationWorker:
         except CheckpointError as error:
             logger.error("%s: %s", describe(request), error)
             self.session.queue.fail(request, str(error), retry=False)
+        except OSError as error:
+            # A file system may recover; damage that stays is a CheckpointError.
+            logger.error("%s: %s", describe(request), error)
+            self.session.queue.fail(request, str(error), retry=True)
         except StopRequested:
             self.session.queue.release(request)
         except LeaseLost:

@@ -88,6 +88,8 @@ class Attempt:
             fill=self.run.save_checkpoint,
         )
         self._save_state()
+        search = self.session.search
+        search.note(self.lease.trial_id, "micro_batch", self.run.micro_batch)
         self.session.phase(
             f"trial {self.lease.number}: batch {self.run.step} of {self.run.total_steps}"
         )

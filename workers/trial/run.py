@@ -107,6 +107,11 @@ class TrainingRun:
         return self._step * self._config.effective_batch_size
 
     @property
+    def micro_batch(self) -> int:
+        """Examples per forward pass: what was found to fit, not a hyperparameter."""
+        return self._micro_batch.size
+
+    @property
     def finished(self) -> bool:
         """Whether the last step has been taken."""
         return self._step >= self.total_steps
@@ -136,7 +141,7 @@ class TrainingRun:
             tokens=tokens,
             gradient_norm=norm.item(),
             learning_rate=learning_rate,
-            micro_batch=self._micro_batch.size,
+            micro_batch=self.micro_batch,
             seconds=time.perf_counter() - started,
         )
 

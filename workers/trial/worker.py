@@ -20,7 +20,7 @@ from storage.trials import TrialLease
 from workers.data.encode import EncodedExample, EncodedSet, Encoder, encode_all, truncate_all
 from workers.data.sources import read_training_set
 from workers.data.tokenizer import load_tokenizer, pad_id
-from workers.devices import torch_device
+from workers.devices import limit_threads, torch_device
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopSignal
 from workers.trial.attempt import Attempt, LeaseRenewer
@@ -42,7 +42,9 @@ def serve_trials(options: WorkerOptions, stop: StopSignal) -> None:
     """Run the trials of a study until its budget is spent or a stop is asked for."""
     with open_session("trial", options, stop) as session:
         session.phase("loading the model")
-        TrialWorker.load(session, torch_device(options.device)).run()
+        device = torch_device(options.device)
+        limit_threads(device)
+        TrialWorker.load(session, device).run()
 
 
 @dataclass
@@ -103,8 +105,9 @@ class TrialWorker:
         self.model.verify()
 
     def _attempt(self, lease: TrialLease) -> Ending | None:
-        if self.session.search.finished(lease.trial_id):
-            return Ending(Outcome.STOPPED, "told before, by a worker that died or a person")
+        told = self.session.search.told(lease.trial_id)
+        if told is not None:
+            return told
         try:
             config = self.session.search.config(lease.trial_id)
             ending = self._train(lease, config)

@@ -32,11 +32,10 @@ def create_study() -> None:
         "study",
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("spec", JSONB(), nullable=False),
-        sa.Column("identity", JSONB(), nullable=False),
+        sa.Column("spec", sa.JSON(), nullable=False),
+        sa.Column("identity", sa.JSON(), nullable=False),
         sa.Column("checkpoints", sa.Text(), nullable=False),
         sa.Column("stop_requested", sa.Boolean(), server_default=sa.text("false"), nullable=False),
-        sa.Column("facts", JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),

@@ -102,7 +102,7 @@ def test_the_history_is_a_table(content: dict[str, Any], file: Path, played: Pla
     rows = content["trials"]
     assert [row["number"] for row in rows] == [0, 1, 2, 3]
     assert [row["state"] for row in rows] == ["COMPLETE", "PRUNED", "PRUNED", "FAIL"]
-    assert [row["value"] for row in rows] == [0.25, None, None, None]
+    assert [row["value"] for row in rows] == [0.25, 1.5, None, None]
     assert [row["loss"] for row in rows] == [0.25, 1.5, "nan", None]
     assert [row["accuracy"] for row in rows] == [0.75, 0.375, 0.0, None]
     assert [row["step"] for row in rows] == [9, 1, 1, 0]
@@ -145,7 +145,7 @@ def test_a_trial_that_a_person_completed_is_exported(played: PlayedStudy, tmp_pa
 
 def test_a_file_in_the_way_is_told(played: PlayedStudy, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(OutputError, match="a file stands where a folder must be.*--output"):
+    with pytest.raises(OutputError, match="a file stands where a folder must be"):
         write_results(played.view, tmp_path / "file" / "results.yaml")
     assert (tmp_path / "file").read_text() == "kept"
 

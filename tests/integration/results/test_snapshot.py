@@ -99,8 +99,15 @@ def test_a_complete_trial(played: PlayedStudy) -> None:
 
 def test_a_pruned_trial_shows_its_verdict(played: PlayedStudy) -> None:
     found = trial(played.view.read(), 1)
-    assert (found.state, found.value, found.loss) == ("PRUNED", None, 1.5)
+    assert (found.state, found.value, found.loss) == ("PRUNED", 1.5, 1.5)
     assert found.rungs == [Verdict(100, 1.5, False, 2, 2, 1.0)]
+
+
+def test_the_value_of_a_pruned_trial_is_its_best_too(played: PlayedStudy) -> None:
+    played.play(4, [(1, 100, 0.75, 4), (5, None, 1.0, 3), (9, 900, 1.25, 2)], "pruned")
+    found = trial(played.view.read(), 4)
+    assert (found.value, found.loss, found.accuracy) == (0.75, 0.75, 0.5)
+    assert (found.best_step, found.step) == (1, 9)
 
 
 def test_a_running_trial(played: PlayedStudy) -> None:

@@ -18,7 +18,7 @@ def test_a_study_is_stored_and_found(database: Database, study: int) -> None:
     assert record is not None
     assert record == studies.by_id(study)
     assert [record] == studies.list()
-    assert (record.checkpoints, record.stop_requested, record.facts) == ("/nowhere", False, {})
+    assert (record.checkpoints, record.stop_requested) == ("/nowhere", False)
     assert record.created_at.utcoffset() is not None
     assert studies.get("another") is None
     assert studies.by_id(study + 1) is None
@@ -29,13 +29,6 @@ def test_a_name_is_taken_once(database: Database, study: int) -> None:
         Studies(database).insert(
             id=study + 1, name="study", spec={}, identity={}, checkpoints="/elsewhere"
         )
-
-
-def test_facts_are_merged(database: Database, study: int) -> None:
-    studies = Studies(database)
-    studies.set_facts(study, {"model": {"parameters": 5}, "rows": 1})
-    studies.set_facts(study, {"rows": 2})
-    assert _record(studies).facts == {"model": {"parameters": 5}, "rows": 2}
 
 
 def test_spec_and_stop_request_change(database: Database, study: int) -> None:

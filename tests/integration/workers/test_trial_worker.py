@@ -76,19 +76,19 @@ def test_a_diverging_trial_is_pruned_with_a_violated_constraint_and_the_study_go
 
 
 def test_a_trial_that_does_not_fit_is_pruned_with_a_violated_constraint(
-    make_lab: Callable[..., Lab], database: Database
+    make_lab: Callable[..., Lab], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab = make_lab(trials=2)
 
-    def out_of_memory(*_: object) -> None:
+    def out_of_memory(**_: object) -> None:
         raise torch.OutOfMemoryError("simulated")
 
     with open_session("trial", WorkerOptions("lab", lab.url, "cpu"), StopSignal()) as session:
         worker = TrialWorker.load(session, torch.device("cpu"))
-        handle = worker.model.model.register_forward_pre_hook(out_of_memory)
-        worker.model._structure = type(worker.model._structure)(worker.model.model)
-        worker.run()
-        handle.remove()
+        decoder = worker.model.model.get_decoder()
+        with monkeypatch.context() as patch:
+            patch.setattr(decoder, "forward", out_of_memory)
+            worker.run()
 
     told = story(database, lab.spec)
     assert [trial["state"] for trial in told.values()] == ["PRUNED", "PRUNED"]
