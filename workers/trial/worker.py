@@ -100,8 +100,6 @@ class TrialWorker:
                 self._finish(lease, ending)
         except LeaseLost:
             logger.warning("trial %d was taken over by another worker", lease.number)
-        except (TrialAlreadyFinished, UpdateFinishedTrialError):
-            self._finish(lease, Ending(Outcome.STOPPED, "ended by a person"))
         self.model.verify()
 
     def _attempt(self, lease: TrialLease) -> Ending | None:
@@ -119,7 +117,10 @@ class TrialWorker:
             return Ending(Outcome.INVALID, str(error))
         except DoesNotFit as error:
             return Ending(Outcome.DOES_NOT_FIT, str(error))
-        except (LeaseLost, TrialAlreadyFinished, UpdateFinishedTrialError, BaseModelChanged):
+        except (TrialAlreadyFinished, UpdateFinishedTrialError):
+            # By a person on the dashboard, or by the worker that took over.
+            return self.session.search.told(lease.trial_id)
+        except (LeaseLost, BaseModelChanged):
             raise
         except Exception as error:
             return self._bug(lease, error)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from itertools import permutations
 
 import pytest
@@ -107,7 +108,9 @@ def test_optunas_own_interface_gives_the_stored_verdict(search: StudySearch) -> 
     assert pruner.prune(search.study, search.fresh(trial_id))
 
 
-def climb(search: StudySearch, curves: list[tuple[float, ...]], order: list[int]) -> dict[int, int]:
+def climb(
+    search: StudySearch, curves: Sequence[tuple[float, ...]], order: Sequence[int]
+) -> dict[int, int]:
     """Train one trial after another up the rungs; rungs passed by curve."""
     passed = {}
     for curve in order:
@@ -155,7 +158,7 @@ def test_the_best_configuration_survives_every_order() -> None:
     curves = [(0.1, 0.1, 0.1), (0.2, 0.2, 0.2), (0.3, 0.3, 0.3), (0.4, 0.4, 0.4)]
     for order in permutations(range(len(curves))):
         search, _ = created(study_spec())
-        passed = climb(search, curves, list(order))
+        passed = climb(search, curves, order)
         assert passed[0] == len(RUNGS)
         # Nothing that came after it is better.
         assert all(passed[other] < len(RUNGS) for other in order[order.index(0) + 1 :])

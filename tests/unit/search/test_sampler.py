@@ -21,7 +21,6 @@ from hpo.spec.study import RandomSampler, Sampler, StudySpec, TpeSampler
 
 TRIALS = 8
 RANDOM = ("{type: tpe, seed: 3, startup_trials: 3}", "{type: random, seed: 3}")
-UNIT = FloatDistribution(0.0, 1.0)
 
 
 def drawn(config: Sampler, number: int) -> float:
@@ -30,13 +29,11 @@ def drawn(config: Sampler, number: int) -> float:
     return study.ask().suggest_float("x", 0.0, 1.0)
 
 
-@pytest.mark.parametrize("kind", [TpeSampler, RandomSampler])
-def test_a_sampler_is_seeded_by_seed_and_number(kind: type[TpeSampler | RandomSampler]) -> None:
-    name = "tpe" if kind is TpeSampler else "random"
-    config = kind(type=name, seed=3)
+@pytest.mark.parametrize("config", [TpeSampler(seed=3), RandomSampler(type="random", seed=3)])
+def test_a_sampler_is_seeded_by_seed_and_number(config: Sampler) -> None:
     assert drawn(config, 5) == drawn(config, 5)
-    values = {drawn(config, number) for number in range(10)}
-    values |= {drawn(kind(type=name, seed=4), number) for number in range(10)}
+    other_seed = config.model_copy(update={"seed": 4})
+    values = {drawn(sampler, number) for sampler in (config, other_seed) for number in range(10)}
     assert len(values) == 20
 
 
@@ -139,7 +136,14 @@ def test_a_value_is_drawn_by_its_distribution(distribution: BaseDistribution) ->
 
 def test_an_unknown_distribution_is_refused() -> None:
     class Other(BaseDistribution):
-        pass
+        def to_internal_repr(self, param_value_in_external_repr: Any) -> float:
+            return 0.0
 
-    with pytest.raises(TypeError, match="Other"):
+        def single(self) -> bool:
+            return True
+
+        def _contains(self, param_value_in_internal_repr: float) -> bool:
+            return True
+
+    with pytest.raises(TypeError, match="no way to draw from"):
         suggest(optuna.create_study().ask(), Other(), "x")

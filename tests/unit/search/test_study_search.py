@@ -238,6 +238,26 @@ def test_a_trial_is_told_once(search: StudySearch) -> None:
     assert trial.user_attrs["outcome"] == "complete"
 
 
+def test_how_a_trial_was_told_can_be_read_back(search: StudySearch) -> None:
+    trial_id, _ = search.ask()
+    assert search.told(trial_id) is None
+    search.tell(trial_id, Ending(Outcome.DIVERGED, "the loss is not finite"))
+    assert beside(search).told(trial_id) == Ending(Outcome.DIVERGED, "the loss is not finite")
+
+
+@pytest.mark.parametrize("state", [TrialState.FAIL, TrialState.PRUNED])
+def test_a_trial_that_a_person_ended_was_stopped(search: StudySearch, state: TrialState) -> None:
+    trial_id, number = search.ask()
+    dashboard(search).tell(number, state=state)
+    assert search.told(trial_id) == Ending(Outcome.STOPPED, "ended by a person")
+
+
+def test_a_fact_is_noted_on_the_trial(search: StudySearch) -> None:
+    trial_id, _ = search.ask()
+    search.note(trial_id, "micro_batch", 4)
+    assert search.fresh(trial_id).user_attrs == {"micro_batch": 4}
+
+
 @pytest.mark.parametrize(
     ("outcome", "state"),
     [
@@ -246,7 +266,6 @@ def test_a_trial_is_told_once(search: StudySearch) -> None:
         (Outcome.DOES_NOT_FIT, TrialState.PRUNED),
         (Outcome.INVALID, TrialState.FAIL),
         (Outcome.EVALUATION_FAILED, TrialState.FAIL),
-        (Outcome.LOST, TrialState.FAIL),
         (Outcome.BUG, TrialState.FAIL),
         (Outcome.STOPPED, TrialState.FAIL),
         # Nothing was measured: there is no value to be complete with.
@@ -259,7 +278,6 @@ def test_the_state_of_an_outcome(search: StudySearch, outcome: Outcome, state: T
     trial = search.fresh(trial_id)
     assert (trial.state, trial.values) == (state, None)
     assert trial.user_attrs == {"outcome": outcome.value, "reason": "why"}
-    assert search.finished(trial_id)
     assert (search.best_trial(), search.best_checkpoint()) == (None, None)
 
 
