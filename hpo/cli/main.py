@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -24,8 +26,14 @@ app.add_typer(study.app, name="study")
 app.add_typer(worker.app, name="worker")
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a command like Ctrl-C: cleanly, with its servers."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run a command; an error that is meant for a person ends it with code 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except HpoError as error:

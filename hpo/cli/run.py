@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(export)
     app.command()(validate)
+    app.command()(dashboard)
 
 
 def run(
@@ -108,3 +109,18 @@ def validate(
         check_device(spec.devices.evaluation, "devices.evaluation")
     for line in [*spec_lines(spec), *inputs, "valid"]:
         print(line)
+
+
+def dashboard(
+    database: Database = None,
+    port: Annotated[int, typer.Option(help="A free one if it is taken.")] = 8080,
+) -> None:
+    """Serve the Optuna dashboard of all studies on 127.0.0.1 until Ctrl-C."""
+    from hpo.launch.dashboard import HOST, serve
+    from hpo.launch.home import database_url
+    from hpo.launch.processes import free_port
+
+    with database_url(database) as url:
+        chosen = free_port(port)
+        print(f"dashboard: http://{HOST}:{chosen}", flush=True)
+        serve(url, chosen)

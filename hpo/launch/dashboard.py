@@ -1,4 +1,4 @@
-"""The Optuna dashboard as a process of its own."""
+"""The Optuna dashboard on a study database."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from hpo.launch.home import DATABASE_VARIABLE
+from storage.database import Database
+from workers.stop import stop_with_parent
+
+HOST = "127.0.0.1"
+"""For this machine only: the dashboard asks for no password."""
 
 
 class _Quiet(WSGIRequestHandler):
@@ -15,15 +20,17 @@ class _Quiet(WSGIRequestHandler):
         """Say nothing."""
 
 
-def main() -> None:
-    """Serve the database of HPO_DATABASE_URL on HPO_DASHBOARD_HOST and _PORT."""
+def serve(url: str, port: int) -> None:
+    """Serve the dashboard until the process is stopped."""
     from optuna_dashboard import wsgi
 
-    from storage.database import Database
-
-    host = os.environ.get("HPO_DASHBOARD_HOST", "127.0.0.1")
-    port = int(os.environ.get("HPO_DASHBOARD_PORT", "8080"))
-    with Database.open(os.environ[DATABASE_VARIABLE], application_name="hpo-dashboard") as database:
+    with Database.open(url, application_name="hpo-dashboard") as database:
         application = wsgi(database.optuna_storage())
-        with make_server(host, port, application, handler_class=_Quiet) as server:
+        with make_server(HOST, port, application, handler_class=_Quiet) as server:
             server.serve_forever()
+
+
+def main(port: int, parent: int) -> None:
+    """Serve the database of HPO_DATABASE_URL as a child of `parent`."""
+    stop_with_parent(parent)
+    serve(os.environ[DATABASE_VARIABLE], port)

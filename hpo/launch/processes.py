@@ -105,8 +105,8 @@ def worker(
 
 def dashboard(url: str, port: int, logs: Path) -> Child:
     """The Optuna dashboard, for this machine only: it asks for no password."""
-    code = "from hpo.launch.dashboard import main; main()"
-    environment = {**os.environ, DATABASE_VARIABLE: url, "HPO_DASHBOARD_PORT": str(port)}
+    code = f"from hpo.launch.dashboard import main; main({port}, {os.getpid()})"
+    environment = {**os.environ, DATABASE_VARIABLE: url}
     command = [sys.executable, "-c", code]
     return Child("dashboard", command, environment, logs / "dashboard.log")
 

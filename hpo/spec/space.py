@@ -192,9 +192,7 @@ def _lookup(config: Any, path: str) -> Any:
 
 def _fill(node: Any, name: str, path: str, draw: Draw, integers: frozenset[str]) -> Any:
     if isinstance(node, Range):
-        value = draw(Parameter(name, path, node, name in integers))
-        whole = isinstance(value, float) and value.is_integer() and name in integers
-        return int(value) if whole and isinstance(value, float) else value
+        return draw(Parameter(name, path, node, name in integers))
     if isinstance(node, Choices):
         label = draw(Parameter(name, path, node, False))
         return _fill(node.option(label), f"{name}.{label}", path, draw, integers)

@@ -325,7 +325,7 @@ def test_a_preset_names_the_variable_it_needs(hpo: Hpo) -> None:
 # Bad input: models and data
 
 
-@pytest.mark.parametrize("path", ["/nowhere/model", "./model", "here/model"])
+@pytest.mark.parametrize("path", ["/nowhere/model", "here/model"])
 @pytest.mark.usefixtures("unchanged")
 def test_a_missing_model_folder_is_told(hpo: Hpo, path: str) -> None:
     (hpo.folder / "here").mkdir()
@@ -408,7 +408,7 @@ def test_another_kind_of_database_is_told(hpo: Hpo, url: str, words: str) -> Non
     assert line.endswith("allowed: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
 
 
-@pytest.mark.parametrize("command", ["status", "study stop", "study delete", "export --output x"])
+@pytest.mark.parametrize("command", ["status", "study delete --yes", "export --output x"])
 @pytest.mark.usefixtures("unchanged")
 def test_a_study_that_is_not_there_is_answered_with_those_that_are(hpo: Hpo, command: str) -> None:
     [line] = hpo(*command.split(), "kpet").refusal()
@@ -421,14 +421,13 @@ def shown(home: Path, kept: Path) -> Any:
     return Hpo(home, home)("study", "show", "kept", "--json").json
 
 
-@pytest.mark.parametrize("command", ["study create", "run"])
-def test_a_name_taken_by_another_study_is_told(hpo: Hpo, shown: Any, command: str) -> None:
+def test_a_name_taken_by_another_study_is_told(hpo: Hpo, shown: Any) -> None:
     file = hpo.write(
         "kept",
         ("budget:", "sampler: {type: random}\nbudget:"),
         ("dtype: float32", "dtype: bfloat16"),
     )
-    [line] = hpo(*command.split(), file).refusal()
+    [line] = hpo("study", "create", file).refusal()
     assert line.startswith("the study 'kept' exists with other settings (")
     assert "model.dtype: is 'float32', given 'bfloat16'; " in line
     assert "sampler.type: is 'tpe', given 'random'" in line
@@ -438,9 +437,8 @@ def test_a_name_taken_by_another_study_is_told(hpo: Hpo, shown: Any, command: st
     assert hpo("study", "show", "kept", "--json").json == shown
 
 
-@pytest.mark.parametrize("command", ["study create", "run"])
-def test_a_changed_search_space_is_told(hpo: Hpo, shown: Any, command: str) -> None:
-    [line] = hpo(*command.split(), hpo.write("kept", ("[16, 32]", "[16, 32, 64]"))).refusal()
+def test_a_changed_search_space_is_told(hpo: Hpo, shown: Any) -> None:
+    [line] = hpo("run", hpo.write("kept", ("[16, 32]", "[16, 32, 64]"))).refusal()
     assert line == (
         "the study 'kept' exists with another search space or training "
         "(training.effective_batch_size: is {'choices': [16, 32]}, "
@@ -488,25 +486,22 @@ def test_a_study_deleted_on_the_dashboard_can_be_removed(hpo: Hpo, database_url:
 # Bad input: devices and outputs
 
 
-@pytest.mark.parametrize("role", ["trial", "evaluation"])
+@pytest.mark.parametrize(("role", "command"), [("trial", "run"), ("evaluation", "validate")])
 @pytest.mark.usefixtures("unchanged")
-def test_a_device_that_is_not_there_is_told(hpo: Hpo, role: str) -> None:
+def test_a_device_that_is_not_there_is_told(hpo: Hpo, role: str, command: str) -> None:
     inside = hpo.write("kept", ("budget:", f"devices: {{{role}: cuda:99}}\nbudget:"))
-    for command in ("run", "validate"):
-        [line] = hpo(command, inside).refusal()
-        assert line.startswith(
-            f"devices.{role}: given 'cuda:99', which is not here; allowed: auto, cpu"
-        )
+    [line] = hpo(command, inside).refusal()
+    assert line.startswith(
+        f"devices.{role}: given 'cuda:99', which is not here; allowed: auto, cpu"
+    )
     [line] = hpo("run", hpo.write("kept"), f"--{role}-device", "cuda:99").refusal()
     assert line.startswith(f"--{role}-device: given 'cuda:99', which is not here; allowed: ")
     assert not (hpo.folder / "results").exists()
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:x"])
-def test_what_is_no_device_is_told(hpo: Hpo, device: str) -> None:
-    plain = hpo.write("kept")
-    [line] = hpo("run", plain, "--trial-device", device).refusal()
-    assert line == f"--trial-device: given {device!r}; allowed: auto, cpu, cuda or cuda:N"
+def test_what_is_no_device_is_told(hpo: Hpo) -> None:
+    [line] = hpo("run", hpo.write("kept"), "--trial-device", "cuda:x").refusal()
+    assert line == "--trial-device: given 'cuda:x'; allowed: auto, cpu, cuda or cuda:N"
 
 
 @pytest.mark.parametrize("kind", ["trial", "evaluation"])
@@ -520,7 +515,7 @@ def test_a_worker_refuses_a_study_that_is_not_there(hpo: Hpo, kept: Path) -> Non
     assert line.startswith("given the study 'kpet', which is not in this database; allowed: kept")
 
 
-@pytest.mark.parametrize("output", ["/dev/null/results", "/dev/null", "study.yaml/results"])
+@pytest.mark.parametrize("output", ["/dev/null/results", "study.yaml"])
 @pytest.mark.usefixtures("unchanged")
 def test_an_output_folder_that_cannot_be_written_is_told(hpo: Hpo, output: str) -> None:
     file = hpo.write("kept")
@@ -533,7 +528,7 @@ def test_an_output_folder_that_cannot_be_written_is_told(hpo: Hpo, output: str) 
     assert file.read_text() == before
 
 
-@pytest.mark.parametrize("output", ["/dev/null/kept.yaml", "study.yaml/kept.yaml", "."])
+@pytest.mark.parametrize("output", ["study.yaml/kept.yaml", "."])
 @pytest.mark.usefixtures("unchanged")
 def test_a_results_file_that_cannot_be_written_is_told(hpo: Hpo, output: str) -> None:
     file = hpo.write("kept")
