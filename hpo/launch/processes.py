@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,8 @@ MOST_RESTARTS = 5
 HEALTHY_SECONDS = 120.0
 """A worker that lived this long starts counting its restarts anew."""
 USER_ERROR = 2
+ERROR = "error: "
+"""Leads every line that a command says before it ends with that code."""
 
 
 @dataclass
@@ -74,13 +77,14 @@ class Child:
             self.process.kill()
             self.process.wait()
 
-    def last_words(self, lines: int = 1) -> str:
-        """The end of its log."""
+    def last_words(self) -> str:
+        """What it said for a person before it ended, else its last line."""
         try:
-            text = self.log.read_text(errors="replace").strip()
+            lines = self.log.read_text(errors="replace").strip().splitlines()
         except OSError:
             return ""
-        return "\n".join(text.splitlines()[-lines:])
+        told = list(takewhile(lambda line: line.startswith(ERROR), reversed(lines)))
+        return "\n".join(line.removeprefix(ERROR) for line in reversed(told or lines[-1:]))
 
 
 def worker(
