@@ -94,16 +94,16 @@ class Measured(BaseModel):
         return median(map(of, self.evaluations))
 
 
-def largest_difference(one: Measured, other: Measured) -> float:
-    """The largest difference between two losses of the same trial and step.
+def largest_difference(one: Measured, other: Measured, of: Callable[[Evaluation], float]) -> float:
+    """The largest difference between two scores of the same trial and step.
 
     Raises ValueError when the evaluations are not of the same trials and steps.
     """
-    first, second = _losses(one), _losses(other)
+    first, second = _by_checkpoint(one), _by_checkpoint(other)
     if first.keys() != second.keys():
         raise ValueError("the two ways did not evaluate the same trials and steps")
-    return max(abs(loss - second[key]) for key, loss in first.items())
+    return max(abs(of(evaluation) - of(second[key])) for key, evaluation in first.items())
 
 
-def _losses(measured: Measured) -> dict[tuple[int, int], float]:
-    return {(one.trial, one.step): one.loss for one in measured.evaluations}
+def _by_checkpoint(measured: Measured) -> dict[tuple[int, int], Evaluation]:
+    return {(one.trial, one.step): one for one in measured.evaluations}

@@ -51,11 +51,13 @@ def ratio(ours: float, plain: float) -> str:
 
 
 def _notes(ours: Measured, plain: Measured) -> list[str]:
+    loss = largest_difference(ours, plain, lambda one: one.loss)
+    accuracy = largest_difference(ours, plain, lambda one: one.accuracy)
     longest = max(switch.seconds for switch in ours.switches)
     return [
         f"- In both: {len(plain.switches) + 1} trials, {plain.steps} optimizer steps, "
-        f"{len(plain.evaluations)} evaluations; their losses differ by "
-        f"{largest_difference(ours, plain):.1e} at most.",
+        f"{len(plain.evaluations)} evaluations; their losses differ by {loss:.1e} at most, their "
+        f"accuracies by {accuracy:.1e}.",
         f"- In ours besides: {ours.steps - plain.steps} optimizer steps taken while a verdict was "
         f"awaited, {ours.unused_evaluations} evaluations that decided nothing (the base model's "
         "is one).",

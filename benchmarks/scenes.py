@@ -50,7 +50,7 @@ class Scene:
         }
 
 
-def make_counting(folder: Path, *, items: int = 300, numbers: int = 16) -> None:
+def make_counting(folder: Path, *, items: int = 250, numbers: int = 16) -> None:
     """Write rows that go on counting, `7+3=` with `10 13 16 ...`: long answers.
 
     As many rows are held out as are trained on.
@@ -89,7 +89,7 @@ SHORT = Scene(
         "evaluation": {"every": {"examples": 1350}},
         "sampler": {"type": "tpe", "seed": 7, "startup_trials": 6},
         "pruner": {"type": "asha", "reduction_factor": 3, "min_resource": 900},
-        "budget": {"trials": 16},
+        "budget": {"trials": 20},
     },
 )
 
@@ -113,6 +113,6 @@ LONG = Scene(
         "evaluation": {"every": {"batches": 10}},
         "sampler": {"type": "random", "seed": 1},
         "pruner": {"type": "none"},
-        "budget": {"trials": 4},
+        "budget": {"trials": 3},
     },
 )

@@ -47,9 +47,9 @@ def test_no_ratio_to_less_than_a_millisecond() -> None:
 
 
 def test_the_same_work_gives_the_same_losses() -> None:
-    assert largest_difference(measured(), measured(loss=1.5)) == 0.5
+    assert largest_difference(measured(), measured(loss=1.5), lambda one: one.loss) == 0.5
 
 
 def test_other_steps_are_not_compared() -> None:
     with pytest.raises(ValueError, match="same trials and steps"):
-        largest_difference(measured(), measured(step=11))
+        largest_difference(measured(), measured(step=11), lambda one: one.loss)
