@@ -9,20 +9,19 @@ import torch
 from torch import nn
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_CHUNK = 1 << 24
-_PERIOD = 65521
-"""Weights of the second sum repeat after so many elements (a prime)."""
+_COLUMNS = 1024
+"""Elements of a row, when a tensor's content is laid out as a table."""
 
 
 @torch.no_grad()
 def fingerprint(model: nn.Module) -> str:
     """Hash of names, types, shapes and bits of all parameters and buffers.
 
-    Each tensor's bits are read as integers and summed twice modulo 2⁶⁴, once
-    plainly and once weighted by position (as in Adler's checksum), on the
-    tensor's own device; only the sums are copied. Integer sums do not depend
-    on their order, so the hash is exact. One changed bit always shows, and so
-    do swapped elements; it is no defence against intent.
+    Each tensor's bits are read as integers and summed modulo 2⁶⁴ on the
+    tensor's own device: plainly, and weighted by position (as in Adler's
+    checksum). Only the sums are copied. Integer sums do not depend on their
+    order, so the hash is exact. One changed bit always shows, and so do
+    swapped elements; it is no defence against intent.
     """
     named = [*model.named_parameters(), *model.named_buffers()]
     digest = hashlib.sha256()
@@ -34,14 +33,23 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _sums(tensor: torch.Tensor) -> torch.Tensor:
-    """The two sums of a tensor as an int64 tensor of shape (2,)."""
+    """Sums of a tensor's bits as an int64 tensor of shape (3,): plain, by column, by row.
+
+    Weights of whole columns and rows need no copy of the content as int64.
+    """
     bits = tensor.detach().contiguous().view(-1).view(_BITS[tensor.element_size()])
-    total = torch.zeros(2, dtype=torch.int64, device=tensor.device)
-    for start in range(0, len(bits), _CHUNK):
-        part = bits[start : start + _CHUNK].to(torch.int64)
-        places = torch.arange(start, start + len(part), device=tensor.device) % _PERIOD + 1
-        total += torch.stack([part.sum(), (part * places).sum()])
-    return total
+    whole = len(bits) // _COLUMNS
+    table, rest = bits[: whole * _COLUMNS].view(whole, _COLUMNS), bits[whole * _COLUMNS :]
+    columns = table.sum(0, dtype=torch.int64)
+    columns[: len(rest)] += rest
+    rows = torch.cat(
+        [table.sum(1, dtype=torch.int64), rest.sum(0, keepdim=True, dtype=torch.int64)]
+    )
+    return torch.stack([columns.sum(), _weighted(columns), _weighted(rows)])
+
+
+def _weighted(values: torch.Tensor) -> torch.Tensor:
+    return (values * torch.arange(1, len(values) + 1, device=values.device)).sum()
 
 
 def _on_host(sums: Iterable[torch.Tensor]) -> list[torch.Tensor]:
