@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from hpo.spec.errors import DatabaseError
 from storage.migrations import UnknownRevision, migrate
+from storage.schema import SCHEMA
 
 SCHEMES = ("postgres", "postgresql", "postgresql+psycopg2")
 CONNECT_TIMEOUT_SECONDS = 5
@@ -94,8 +95,9 @@ class Database:
         # Optuna looks for its tables, then creates them: two processes at once would collide.
         with self.engine.begin() as connection:
             AdvisoryLock.OPTUNA_TABLES.take(connection)
+            options = _beside_our_schema(connection, self._options)
             try:
-                return RDBStorage(self.url, engine_kwargs=self._options)
+                return RDBStorage(self.url, engine_kwargs=options)
             except RuntimeError as error:
                 raise DatabaseError(f"database {mask(self.url)}: {_one_line(error)}") from error
             except DBAPIError as error:
@@ -150,6 +152,19 @@ def _engine_options(url: URL, application_name: str) -> dict[str, Any]:
             "keepalives_count": 3,
         },
     }
+
+
+def _beside_our_schema(connection: Connection, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with which Optuna's tables do not mix with ours.
+
+    Postgres prefers the schema that is named like the user: a user named like
+    ours would have Optuna take our `alembic_version` for its own.
+    """
+    if connection.scalar(sa.select(sa.func.current_schema())) != SCHEMA:
+        return options
+    arguments = options["connect_args"]
+    public = {**arguments, "options": f"{arguments['options']} -c search_path=public"}
+    return {**options, "connect_args": public}
 
 
 def _explain(url: str, error: DBAPIError) -> str:

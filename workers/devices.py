@@ -10,13 +10,13 @@ from hpo.spec.errors import DeviceError
 
 
 def limit_threads(device: torch.device) -> None:
-    """Leave half of the cores to the evaluation worker when both run on the CPU.
+    """Leave a core to the evaluation worker when both run on the CPU.
 
     Two workers that each take every core wait for each other's threads and
     become many times slower. OMP_NUM_THREADS decides where it is set.
     """
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
 
 
 def torch_device(name: str, *, last: bool = False) -> torch.device:

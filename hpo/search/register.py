@@ -27,6 +27,7 @@ def register(database: Database, spec: StudySpec, home: Path) -> tuple[StudyReco
     if known is not None:
         _same(known, mine, spec)
         studies.update_spec(known.id, spec.model_dump(mode="json"))
+        _ask_for_base(database, known.id)
         return _found(studies, spec.name), False
     # The record comes before the first trial: look for it after the trials.
     if StudySearch.has_trials(database.optuna_storage(), spec.name) and not studies.get(spec.name):
@@ -48,7 +49,7 @@ def register(database: Database, spec: StudySpec, home: Path) -> tuple[StudyReco
         # Another process was faster; its study is compared like any other.
         _same(_found(studies, spec.name), mine, spec)
         return _found(studies, spec.name), False
-    EvaluationQueue(database, study_id, seconds=60).put_base()
+    _ask_for_base(database, study_id)
     return _found(studies, spec.name), True
 
 
@@ -65,6 +66,11 @@ def find(database: Database, name: str) -> StudyRecord:
             f"allowed: {', '.join(names) or 'none yet, create one with: hpo study create FILE'}"
         )
     return record
+
+
+def _ask_for_base(database: Database, study_id: int) -> None:
+    """Have the base model scored, if it was not or its scoring failed."""
+    EvaluationQueue(database, study_id, seconds=60).put_base()
 
 
 def _found(studies: Studies, name: str) -> StudyRecord:

@@ -7,7 +7,8 @@ put its own defaults in their place without a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Literal, assert_never
 
@@ -86,6 +87,8 @@ class StudySearch:
                 pruner=build_pruner(spec.pruner),
                 load_if_exists=True,
             )
+            study.set_metric_names([spec.objective.metric])
+            study.set_user_attr("specification", spec.model_dump(mode="json"))
         return study._study_id
 
     @staticmethod
@@ -146,6 +149,12 @@ class StudySearch:
             return None
         outcome = Outcome(trial.user_attrs.get("outcome", Outcome.STOPPED))
         return Ending(outcome, trial.user_attrs.get("reason", "ended by a person"))
+
+    def note_base(self, scores: Mapping[str, object]) -> None:
+        """Show the base model's scores with the study, on the dashboard say."""
+        for name in ("loss", "accuracy"):
+            if scores.get(name) is not None:
+                self.study.set_user_attr(f"base_{name}", scores[name])
 
     def note(self, trial_id: int, name: str, value: object) -> None:
         """Attach a fact to a running trial, for people."""
@@ -246,7 +255,10 @@ def _quiet() -> Iterator[None]:
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Metric names are marked so; the dashboard shows them.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
     finally:
         optuna.logging.set_verbosity(before)
 

@@ -112,6 +112,8 @@ class EvaluationWorker:
     def _report(self, request: EvaluationRequest, scores: Scores) -> bool:
         """Report a rung's value to the study when it is the trial's turn."""
         value = getattr(scores, self.session.spec.objective.metric)
+        if request.trial_id is None:
+            self.session.search.note_base(scores.as_dict())
         if request.rung is None or request.trial_id is None or request.number is None:
             return False
         if not math.isfinite(value):

@@ -10,4 +10,4 @@ VOLUME /var/lib/postgresql
 USER postgres
 STOPSIGNAL SIGINT
 ENTRYPOINT ["postgres-entrypoint"]
-CMD ["postgres", "-c", "listen_addresses=*"]
+CMD ["postgres"]

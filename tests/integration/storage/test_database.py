@@ -77,6 +77,22 @@ def _open_everything(url: str) -> str | None:
         return current_revision(connection)
 
 
+def test_a_user_named_like_our_schema_keeps_optunas_tables_apart(database_url: str) -> None:
+    as_owner = sa.make_url(database_url)
+    with Database.open(database_url) as database, database.engine.begin() as connection:
+        connection.execute(sa.text(f"CREATE ROLE {SCHEMA} LOGIN SUPERUSER PASSWORD '{SCHEMA}'"))
+    try:
+        for _ in range(2):
+            named = as_owner.set(username=SCHEMA, password=SCHEMA)
+            with Database.open(named.render_as_string(hide_password=False)) as database:
+                assert database.optuna_storage().get_all_studies() == []
+                assert sa.inspect(database.engine).has_table("studies", "public")
+    finally:
+        with Database.open(database_url) as database, database.engine.begin() as connection:
+            connection.execute(sa.text(f"REASSIGN OWNED BY {SCHEMA} TO {as_owner.username}"))
+            connection.execute(sa.text(f"DROP ROLE {SCHEMA}"))
+
+
 def test_opening_twice_changes_nothing(database_url: str) -> None:
     for _ in range(2):
         with Database.open(database_url) as database, database.engine.connect() as connection:
