@@ -30,6 +30,13 @@ class Stack:
     engine: Engine
     binary: Path
     env_file: Path
+    study: str
+    """Preset, or file in the mounted folder."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a compose call, which names the study."""
+        return {**self.engine.environment, "STUDY": self.study}
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of a compose call."""
@@ -38,7 +45,7 @@ class Stack:
 
     def compose(self, *arguments: str) -> str:
         """Run compose and return all that it printed."""
-        return quiet(self.command(*arguments), self.engine.environment)
+        return quiet(self.command(*arguments), self.environment)
 
     def one_shot(self, *arguments: str, entrypoint: str = "hpo") -> str:
         """Run a command in a container of its own; return its standard output.
@@ -49,18 +56,18 @@ class Stack:
         options = ["--rm", "--no-deps", "--no-TTY", f"--entrypoint={entrypoint}"]
         command = self.command("run", *options, "study", *arguments)
         done = subprocess.run(
-            command, env=self.engine.environment, text=True, capture_output=True, check=True
+            command, env=self.environment, text=True, capture_output=True, check=True
         )
         return done.stdout
 
-    def status(self, study: str) -> dict[str, Any]:
-        """What `hpo status --json` says of a study."""
-        answer: dict[str, Any] = json.loads(self.one_shot("status", study, "--json"))
+    def status(self) -> dict[str, Any]:
+        """What `hpo status --json` says of the study."""
+        answer: dict[str, Any] = json.loads(self.one_shot("status", self.study, "--json"))
         return answer
 
-    def exported(self, study: str, folder: Path) -> dict[str, Any]:
+    def exported(self, folder: Path) -> dict[str, Any]:
         """The results that `hpo export` writes, taken home into `folder`."""
-        self.one_shot("export", study, "--output", "/results/exported.yaml")
+        self.one_shot("export", self.study, "--output", "/results/exported.yaml")
         self.compose("cp", "study:/results/exported.yaml", str(folder))
         to_json = "import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.argv[1])))"
         text = (folder / "exported.yaml").read_text()

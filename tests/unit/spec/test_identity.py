@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from study_text import BATCH, LEARNING_RATE, MINIMAL, edited, parsed
 
+from hpo.spec.errors import InputError
 from hpo.spec.identity import absolute_inputs, differences, fingerprint, identity
 from hpo.spec.study import StudySpec
 
@@ -63,6 +64,12 @@ def test_a_file_more_in_the_model_is_another_model(inputs: Path) -> None:
     before = fingerprint(str(inputs / "base"))
     (inputs / "base" / "more.json").write_text("{}")
     assert fingerprint(str(inputs / "base")) != before
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens unread")
+def test_a_file_that_cannot_be_read_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"^/proc/self/mem: given a file that cannot be read"):
+        fingerprint("/proc/self/mem")
 
 
 def test_a_hub_name_stands_for_itself() -> None:
