@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -111,6 +111,22 @@ class CheckpointStore:
         """Every published checkpoint below the root."""
         manifests = self.root.rglob(MANIFEST)
         return sorted(str(manifest.parent.relative_to(self.root)) for manifest in manifests)
+
+    def folders(self) -> list[str]:
+        """Names of the folders right below the root, one per trial."""
+        if not self.root.is_dir():
+            return []
+        return sorted(entry.name for entry in self.root.iterdir() if entry.is_dir())
+
+    def keep_only(self, folder: str, addresses: Collection[str]) -> None:
+        """Remove all of a folder but these checkpoints, half-written ones too."""
+        kept = [self.path(address) for address in addresses]
+        for path in sorted(self.path(folder).rglob("*"), reverse=True):
+            inside = any(path.is_relative_to(keep) or keep.is_relative_to(path) for keep in kept)
+            if path.is_dir() and not inside:
+                shutil.rmtree(path, ignore_errors=True)
+        if not any(keep.is_relative_to(self.path(folder)) for keep in kept):
+            self.delete(folder)
 
     def delete(self, address: str) -> None:
         """Remove a checkpoint, or whatever folder lies at the address."""

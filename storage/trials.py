@@ -137,11 +137,17 @@ class TrialLeases:
         """Remember where the next attempt resumes. Raises LeaseLost."""
         self._write(lease, within, state_address=address, state_step=step)
 
-    def release(self, lease: TrialLease, message: str | None = None) -> None:
-        """Suspend the trial: another worker may continue it at once. Raises LeaseLost."""
+    def release(
+        self, lease: TrialLease, message: str | None = None, *, attempt: str = "suspended"
+    ) -> None:
+        """End the attempt, not the trial: any worker may continue it at once.
+
+        `attempt` is the attempt's outcome: suspended, interrupted or failed.
+        Raises LeaseLost.
+        """
         with self._engine.begin() as connection:
             self._write(lease, connection, worker_id=None, lease_expires_at=None)
-            _end_attempt(connection, lease.id, "suspended", message)
+            _end_attempt(connection, lease.id, attempt, message)
             notify(connection, self._study_id)
 
     def finish(

@@ -9,13 +9,19 @@ import torch
 from hpo.spec.errors import DeviceError
 
 
-def limit_threads(device: torch.device) -> None:
-    """Leave a core to the evaluation worker when both run on the CPU.
+def prepare_device(device: torch.device, memory_fraction: float | None) -> None:
+    """Make this process a good neighbour of the evaluation worker.
 
-    Two workers that each take every core wait for each other's threads and
-    become many times slower. OMP_NUM_THREADS decides where it is set.
+    On a CPU it leaves a core free: two workers that each take every core wait
+    for each other's threads and become many times slower (OMP_NUM_THREADS
+    decides where it is set). On a GPU it takes at most `memory_fraction` of
+    the memory, where that is given.
     """
-    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        if memory_fraction is not None:
+            torch.cuda.set_per_process_memory_fraction(memory_fraction, device)
+    elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
 
 

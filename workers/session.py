@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpo.search.register import find
 from hpo.search.study import StudySearch
-from hpo.spec.errors import DatabaseError, StudyError
+from hpo.spec.errors import DatabaseError, InputError, StudyError
 from hpo.spec.study import StudySpec
 from storage.checkpoints import CheckpointStore
 from storage.database import Database
@@ -35,6 +35,8 @@ class WorkerOptions:
     lease_seconds: float = 60.0
     wait_seconds: float = 0.0
     """How long to wait for the database and the study to appear."""
+    memory_fraction: float | None = None
+    """Share of the GPU that a trial worker may use; all of it by default."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,15 @@ class StudySession:
     def checkpoints(self) -> CheckpointStore:
         """Where this study's checkpoints lie."""
         return CheckpointStore(Path(self.record.checkpoints))
+
+    def require_checkpoints(self) -> None:
+        """Raise InputError when the folder of the study's checkpoints is not visible here."""
+        root = self.checkpoints.root
+        if not root.is_dir():
+            raise InputError(
+                f"the study's checkpoint folder {root} is not visible here; mount the folder "
+                "that the trial worker writes to at the same path"
+            )
 
     def phase(self, text: str) -> None:
         """Show people what this worker is doing."""
@@ -96,6 +107,8 @@ def open_session(
     workers = Workers(database)
     workers.register(kind, record.id, options.device, worker_id=worker_id)
     seconds = options.lease_seconds
+    # What dead workers held need not wait for its lease to run out.
+    workers.free_absent(record.id)
     listener = Listener(database, record.id)
     try:
         yield StudySession(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
-import sys
 from types import FrameType
 
 
@@ -14,15 +11,17 @@ class StopRequested(Exception):
 
 
 class StopSignal:
-    """Remembers SIGTERM and SIGINT; a second SIGINT interrupts at once."""
+    """Remembers SIGTERM, SIGINT and SIGHUP; a second SIGINT interrupts at once."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def install(self) -> None:
-        """Take over the signals of this process."""
+        """Take over the signals of this process; under nohup SIGHUP stays ignored."""
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
@@ -33,17 +32,3 @@ class StopSignal:
         """Raise StopRequested if a stop was asked for."""
         if self.requested:
             raise StopRequested
-
-
-def stop_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM when the parent dies, even by SIGKILL.
-
-    Only Linux can (prctl PR_SET_PDEATHSIG); elsewhere nothing happens. If
-    `parent` is gone already, this process ends at once.
-    """
-    if sys.platform != "linux":
-        return
-    set_parent_death_signal = 1
-    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGTERM)
-    if os.getppid() != parent:
-        sys.exit(1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import sys
 from types import FrameType
 
@@ -31,14 +33,39 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    """So does SIGHUP, which a lost terminal sends, often twice."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        # Writing to a terminal that is gone would fail, and end the cleaning up.
+        if stat.S_ISCHR(os.fstat(output).st_mode):
+            os.dup2(nowhere, output)
+    os.close(nowhere)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run a command; an error that is meant for a person ends it with code 2."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # nohup has it ignored.
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _hang_up)
     try:
         app()
     except HpoError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        from hpo.launch.outage import is_away, reason
+
+        if not is_away(error):
+            raise
+        _refuse(f"the database went away: {reason(error)}; run the command again once it is back")
+
+
+def _refuse(message: str) -> None:
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)

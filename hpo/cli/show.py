@@ -16,8 +16,9 @@ from hpo.spec.space import Choices, Parameter, SearchSpace
 from hpo.spec.study import StudySpec
 
 if TYPE_CHECKING:
-    from hpo.launch.run import Display
+    from hpo.launch.crew import Display
     from hpo.results.snapshot import Snapshot, TrialView
+    from hpo.search.asha import Verdict
 
 STYLES = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red"}
 
@@ -91,7 +92,7 @@ def _table(snapshot: Snapshot) -> Table:
     names = _parameter_names(snapshot)
     for name in ("trial", "state", *(n.rsplit(".", 1)[-1] for n in names)):
         table.add_column(name)
-    for name in ("batch", "loss", "accuracy", "last verdict"):
+    for name in ("batch", "loss", "accuracy", "rank"):
         table.add_column(name)
     for trial in snapshot.trials:
         star = " *" if trial.number == snapshot.best else ""
@@ -103,7 +104,7 @@ def _table(snapshot: Snapshot) -> Table:
             number(trial.loss),
             number(trial.accuracy),
             # As it is: an error's words may look like markup.
-            Text(_verdict(trial)),
+            Text(_place(trial)),
         )
     return table
 
@@ -166,15 +167,20 @@ def _scores(result: dict[str, object]) -> str:
     return text if accuracy is None else f"{text}, accuracy {number(accuracy)}"
 
 
-def _verdict(trial: TrialView) -> str:
+def _place(trial: TrialView) -> str:
+    """The last verdict in few characters, or why there is none."""
     if trial.state == "FAIL" or (trial.reason and not trial.rungs):
         return trial.reason or ""
     if not trial.rungs:
         return ""
     last = trial.rungs[-1]
-    word = "goes on" if last.keep else "pruned"
-    place = f"rank {last.rank} of {last.competitors} " if last.rank else ""
-    return f"{place}at {last.rung}: {word}"
+    return f"{last.rank}/{last.competitors} at {last.rung}" if last.rank else f"at {last.rung}"
+
+
+def _verdict(verdict: Verdict) -> str:
+    word = "goes on" if verdict.keep else "pruned"
+    place = f"rank {verdict.rank} of {verdict.competitors} " if verdict.rank else ""
+    return f"{place}at {verdict.rung}: {word}"
 
 
 def _event(trial: TrialView, snapshot: Snapshot) -> str:
@@ -183,6 +189,6 @@ def _event(trial: TrialView, snapshot: Snapshot) -> str:
         return f"trial {trial.number} started: {parameters}"
     if trial.state == "RUNNING":
         last = trial.rungs[-1]
-        return f"trial {trial.number}: {snapshot.metric} {number(last.value)}, {_verdict(trial)}"
+        return f"trial {trial.number}: {snapshot.metric} {number(last.value)}, {_verdict(last)}"
     star = ", the best so far" if trial.number == snapshot.best else ""
     return f"trial {trial.number} {trial.state.lower()}: {trial.reason}{star}"

@@ -6,8 +6,8 @@ import os
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from hpo.launch.home import DATABASE_VARIABLE
+from hpo.launch.parent import stop_with_parent
 from storage.database import Database
-from workers.stop import stop_with_parent
 
 HOST = "127.0.0.1"
 """For this machine only: the dashboard asks for no password."""

@@ -18,11 +18,6 @@ from typing import Literal
 from hpo.launch.home import DATABASE_VARIABLE
 
 WorkerKind = Literal["trial", "evaluation"]
-MOST_RESTARTS = 5
-"""Restarts of one worker in a row before the run gives up."""
-HEALTHY_SECONDS = 120.0
-"""A worker that lived this long starts counting its restarts anew."""
-USER_ERROR = 2
 ERROR = "error: "
 """Leads every line that a command says before it ends with that code."""
 
@@ -91,19 +86,26 @@ def worker(
     kind: WorkerKind,
     study: str,
     *,
-    url: str,
+    url: str | None,
     device: str,
     lease_seconds: float,
     logs: Path,
+    memory_fraction: float | None = None,
 ) -> Child:
-    """A worker of this study; it stops when this process dies."""
+    """A worker of this study; it stops when this process dies.
+
+    Without a URL it finds the embedded server as we did, and is one of its
+    users: nobody else stops the server while the worker saves.
+    """
     command = [
         *(sys.executable, "-m", "hpo", "worker", kind),
         *("--study", study, "--device", device),
         *("--lease-seconds", str(lease_seconds), "--parent", str(os.getpid())),
     ]
+    if memory_fraction is not None:
+        command += ["--memory-fraction", str(memory_fraction)]
     # The URL may hold a password: the environment shows it to nobody else.
-    environment = {**os.environ, DATABASE_VARIABLE: url}
+    environment = {**os.environ, **({DATABASE_VARIABLE: url} if url is not None else {})}
     return Child(f"{kind} worker", command, environment, logs / f"{kind}-worker.log")
 
 

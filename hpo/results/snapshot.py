@@ -126,11 +126,12 @@ class StudyView:
         self.workers = Workers(database)
 
     def refresh(self) -> None:
-        """Read the study's record again: a person may have stopped it.
+        """Read the study's record again: a person may have stopped it or changed its budget.
 
         Raises StudyError when it was deleted.
         """
         self.record = find(self._database, self.record.name)
+        self.spec = StudySpec.model_validate(self.record.spec)
 
     def over(self) -> bool:
         """Whether every trial of the budget has ended."""
@@ -172,8 +173,10 @@ class StudyView:
         return value
 
     def _state(self, rows: dict[int, TrialRow], working: bool) -> str:
-        ended = sum(row.state == "finished" for row in rows.values())
-        if ended >= self.spec.budget.trials:
+        # More may run than a budget that was lowered meanwhile.
+        if len(rows) >= self.spec.budget.trials and all(
+            row.state == "finished" for row in rows.values()
+        ):
             return "finished"
         if self.record.stop_requested:
             return "stopped"

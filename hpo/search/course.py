@@ -108,18 +108,33 @@ def _pruned(point: Point, spec: StudySpec, last_step: int, judge: Judge) -> Endi
     # A trial that has spent all its training loses nothing by being complete.
     if verdict.keep or point.step >= last_step:
         return None
-    place = f"rank {verdict.rank} of {verdict.competitors}" if verdict.rank else "below the median"
+    place = "worse than the median"
+    if verdict.rank is not None:
+        place = f"rank {verdict.rank} of {verdict.competitors}"
     return Ending(
         Outcome.PRUNED,
         f"{spec.objective.metric} {value:.4g} at {point.rung} examples: {place}",
     )
 
 
+def _scheduled(point: Point, spec: StudySpec) -> bool:
+    """Whether the trial's own schedule asked for the evaluation, not only a rung.
+
+    Patience counts these alone: rungs lie closer together the larger the
+    batch, and would end such trials sooner.
+    """
+    batch = point.examples // point.step
+    return spec.evaluation.every.due(point.step, point.examples - batch, point.examples)
+
+
 def _plateaued(points: Sequence[Point], spec: StudySpec) -> Ending | None:
     rule = spec.evaluation.early_stopping
     if rule is None:
         return None
-    values = [value for p in points if (value := p.value(rule.metric)) is not None]
+    scheduled = [p for p in points if _scheduled(p, spec)]
+    if not scheduled or scheduled[-1] is not points[-1]:
+        return None
+    values = [value for p in scheduled if (value := p.value(rule.metric)) is not None]
     if plateau(values, rule) != len(values) - 1:
         return None
     amount = f" by {rule.min_delta:g}" if rule.min_delta else ""

@@ -150,6 +150,11 @@ class StudySearch:
         outcome = Outcome(trial.user_attrs.get("outcome", Outcome.STOPPED))
         return Ending(outcome, trial.user_attrs.get("reason", "ended by a person"))
 
+    def require_running(self, trial_id: int) -> None:
+        """Raise TrialAlreadyFinished when somebody ended the trial."""
+        if self.fresh(trial_id).state.is_finished():
+            raise TrialAlreadyFinished(f"trial {trial_id} was ended meanwhile")
+
     def note_base(self, scores: Mapping[str, object]) -> None:
         """Show the base model's scores with the study, on the dashboard say."""
         for name in ("loss", "accuracy"):

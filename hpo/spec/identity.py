@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from hpo.spec.errors import InputError
 from hpo.spec.study import StudySpec
 
 FROZEN = ("objective", "model", "data", "training", "sampler", "pruner")
@@ -43,7 +44,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") 
 
 
 def fingerprint(path: str) -> str:
-    """`sha256:...` of a local file or folder; a hub name stands for itself."""
+    """`sha256:...` of a local file or folder; a hub name stands for itself.
+
+    Raises InputError for a file that cannot be read.
+    """
     local = Path(path).expanduser()
     if local.is_file():
         return f"sha256:{_hash_file(local)}"
@@ -78,5 +82,10 @@ def _is_section(value: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _hash_file(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{file}: given a file that cannot be read ({error.strerror}); allowed: a readable file"
+        ) from error

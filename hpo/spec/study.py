@@ -115,6 +115,13 @@ class Every(Strict):
     examples: PositiveInt | None = None
     """Training examples."""
 
+    def due(self, step: int, before: int, after: int) -> bool:
+        """Whether a step that led from `before` to `after` examples completes a stretch."""
+        if self.batches is not None:
+            return step % self.batches == 0
+        assert self.examples is not None
+        return before // self.examples != after // self.examples
+
     @model_validator(mode="after")
     def one_unit(self) -> Every:
         """Exactly one unit is given."""

@@ -93,7 +93,8 @@ def _check_results(study: RunningStudy) -> None:
 
 def _check_tracking(study: RunningStudy) -> None:
     history = wandb_history(study.home / "tracking")
-    assert {f"acceptance-{number:05d}" for number in range(6)} == history.keys()
+    assert {run.rsplit("-", 1)[-1] for run in history} == {f"{n:05d}" for n in range(6)}
+    assert len(history) == 6, "a resumed attempt goes on in the same run"
     for names in history.values():
         wanted = {"train/loss", "train/learning_rate", "eval/loss", "eval/accuracy", "examples"}
         assert wanted <= names

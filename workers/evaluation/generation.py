@@ -129,7 +129,7 @@ class GenerationEngine:
         if self._adapter is not None:
             self._llm.llm_engine.remove_lora(self._adapter.lora_int_id)
             self._adapter = None
-            self._llm.reset_prefix_cache()
+            self._forget_prefixes()
 
     def generate(
         self,
@@ -198,7 +198,12 @@ class GenerationEngine:
             torch.cuda.empty_cache()
             self._llm.wake_up(tags=["kv_cache"])
             self._asleep = False
-        self._llm.reset_prefix_cache()
+        self._forget_prefixes()
+
+    def _forget_prefixes(self) -> None:
+        """Raise RuntimeError when vLLM keeps answers of the weights before."""
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM did not give up its prefix cache; its answers would be stale")
 
     def _run(
         self, identifiers: Sequence[str], on_progress: Callable[[], None] | None

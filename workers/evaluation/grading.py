@@ -14,13 +14,15 @@ from workers.evaluation.numeric import last_number
 
 Task = Literal["exact", "numeric", "math"]
 
+MOST_PROCESSES = 8
+
 
 class Grader:
     """Grades by a task's rule; keeps processes for `math`, from its first use to the end."""
 
     def __init__(self, processes: int | None = None, *, item_seconds: float = 10.0) -> None:
-        """`processes` defaults to the cores there are; `item_seconds` limits one item."""
-        self._processes = processes or len(os.sched_getaffinity(0))
+        """`processes` defaults to the cores, up to eight; `item_seconds` limits one item."""
+        self._processes = processes or min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
         self._item_seconds = item_seconds
         self._pool: MathPool | None = None
         self._resources = ExitStack()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from hpo.spec.errors import InputError
 from hpo.spec.study import DataSpec
 from storage.checkpoints import Checkpoint, CheckpointError
 from storage.errors import LeaseLost
@@ -20,6 +20,7 @@ from workers.data.tokenizer import load_tokenizer
 from workers.evaluation.engines import EvaluationEngines
 from workers.evaluation.grading import Grader
 from workers.evaluation.score import EvaluationSets, GenerationSet, Scores, score
+from workers.renewal import Renewer
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopRequested, StopSignal
 
@@ -31,6 +32,8 @@ IDLE_SECONDS = 1.0
 def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
     """Answer a study's requests until it is over or a stop is asked for."""
     with open_session("evaluation", options, stop) as session:
+        if session.over():
+            return
         session.phase("reading the evaluation sets")
         sets = load_sets(session)
         session.phase("building the engines")
@@ -90,12 +93,7 @@ class EvaluationWorker:
             )
             logger.info("%s: %s", describe(request), summary(scores))
         except CheckpointError as error:
-            logger.error("%s: %s", describe(request), error)
-            self.session.queue.fail(request, str(error), retry=False)
-        except OSError as error:
-            # A file system may recover; damage that stays is a CheckpointError.
-            logger.error("%s: %s", describe(request), error)
-            self.session.queue.fail(request, str(error), retry=True)
+            self._refuse(request, error)
         except StopRequested:
             self.session.queue.release(request)
         except LeaseLost:
@@ -104,10 +102,30 @@ class EvaluationWorker:
             self.session.queue.release(request)
 
     def _score(self, request: EvaluationRequest) -> Scores:
+        renewer = Renewer(lambda: self.session.queue.renew(request), self.session.lease_seconds)
+
+        def progress() -> None:
+            self.session.stop.check()
+            renewer()
+
         checkpoint = None
         if request.checkpoint is not None:
-            checkpoint = self.session.checkpoints.open(request.checkpoint)
-        return self.scorer(checkpoint, on_progress=ClaimRenewer(self.session, request))
+            with renewer.through():
+                checkpoint = self.session.checkpoints.open(request.checkpoint)
+        return self.scorer(checkpoint, on_progress=progress)
+
+    def _refuse(self, request: EvaluationRequest, error: CheckpointError) -> None:
+        """Fail a request, unless this worker sees no checkpoint at all.
+
+        Raises InputError then: no trial is to blame.
+        """
+        try:
+            self.session.require_checkpoints()
+        except InputError:
+            self.session.queue.release(request)
+            raise
+        logger.error("%s: %s", describe(request), error)
+        self.session.queue.fail(request, str(error), retry=False)
 
     def _report(self, request: EvaluationRequest, scores: Scores) -> bool:
         """Report a rung's value to the study when it is the trial's turn."""
@@ -121,23 +139,6 @@ class EvaluationWorker:
         records = self.session.queue.for_trial(request.number)
         earlier = [r.rung for r in records if r.rung is not None and r.step < request.step]
         return self.session.search.report(request.trial_id, request.rung, value, earlier)
-
-
-class ClaimRenewer:
-    """Renews a claim on progress; answers a stop between two batches."""
-
-    def __init__(self, session: StudySession, request: EvaluationRequest) -> None:
-        self._session = session
-        self._request = request
-        self._interval = session.lease_seconds / 4
-        self._last = time.monotonic()
-
-    def __call__(self) -> None:
-        """Note progress; raises StopRequested, or LeaseLost on a lost claim."""
-        self._session.stop.check()
-        if time.monotonic() - self._last >= self._interval:
-            self._session.queue.renew(self._request)
-            self._last = time.monotonic()
 
 
 def load_sets(session: StudySession) -> EvaluationSets:

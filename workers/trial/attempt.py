@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 
 from hpo.search.course import Ending, Outcome
 from hpo.spec.ladder import Ladder
-from hpo.spec.study import Every
 from storage.trials import TrialLease
+from workers.renewal import Renewer
 from workers.session import StudySession
 from workers.trial.evaluations import MOST_OPEN, Evaluations, attempt_folder
 from workers.trial.failures import Diverged
@@ -29,6 +28,7 @@ class Attempt:
     evaluations: Evaluations
     tracker: Tracker
     ladder: Ladder | None
+    renewer: Renewer
     state_address: str | None = None
 
     def train(self) -> Ending | None:
@@ -43,7 +43,8 @@ class Attempt:
                 logger.info("trial %d is decided after batch %d", self.lease.number, self.run.step)
                 return ending
             if self.session.stop.requested:
-                self._save_state()
+                with self.renewer.through():
+                    self._save_state()
                 return None
             if self.run.finished or self.evaluations.pending() >= MOST_OPEN:
                 self.session.phase(f"trial {self.lease.number}: waiting for an evaluation")
@@ -66,16 +67,11 @@ class Attempt:
         self.tracker.train(report)
         after = self.run.examples_seen
         rung = self.ladder.crossed(before, after) if self.ladder else None
-        if rung is not None or self.run.finished or self._due(before, after):
-            self._evaluate(rung)
+        due = self.session.spec.evaluation.every.due(self.run.step, before, after)
+        if rung is not None or self.run.finished or due:
+            with self.renewer.through():
+                self._evaluate(rung)
         return None
-
-    def _due(self, before: int, after: int) -> bool:
-        every: Every = self.session.spec.evaluation.every
-        if every.batches is not None:
-            return self.run.step % every.batches == 0
-        assert every.examples is not None
-        return before // every.examples != after // every.examples
 
     def _evaluate(self, rung: int | None) -> None:
         # The request comes before the state: an attempt that resumes behind
@@ -127,17 +123,15 @@ class Attempt:
         return ending or Ending(Outcome.DIVERGED, str(error), self.evaluations.best())
 
 
-class LeaseRenewer:
-    """Renews a trial's lease when training makes progress, not too often."""
+def renewer_of(session: StudySession, lease: TrialLease) -> Renewer:
+    """Renews a trial's lease, and looks up whether the trial or the study was ended.
 
-    def __init__(self, session: StudySession, lease: TrialLease) -> None:
-        self._session = session
-        self._lease = lease
-        self._interval = session.lease_seconds / 4
-        self._last = time.monotonic()
+    It raises LeaseLost or TrialAlreadyFinished.
+    """
 
-    def __call__(self) -> None:
-        """Note progress; raises LeaseLost when another worker took over."""
-        if time.monotonic() - self._last >= self._interval:
-            self._session.trials.renew(self._lease)
-            self._last = time.monotonic()
+    def look() -> None:
+        session.search.require_running(lease.trial_id)
+        if session.stopped():
+            session.stop.requested = True
+
+    return Renewer(lambda: session.trials.renew(lease), session.lease_seconds, look)

@@ -16,6 +16,8 @@ from workers.session import StudySession
 
 MOST_OPEN = 2
 """Requests of one trial that may be open; with more, training waits."""
+ASKED = ("open", "claimed", "done")
+"""States of a request that need not be put again."""
 POLL_SECONDS = 1.0
 """How long a missed notification can go unnoticed."""
 
@@ -51,7 +53,8 @@ class Evaluations:
 
         A step that was asked for in an earlier attempt is not asked again.
         """
-        if any(record.step == step and record.error is None for record in self._read()):
+        wanted = {record.step for record in self._read() if record.state in ASKED}
+        if step in wanted:
             return
         address = f"{attempt_folder(self.lease)}/step-{step:08d}"
         self.session.checkpoints.write(address, fill, kind=kind, step=step, examples=examples)
@@ -112,7 +115,12 @@ class Evaluations:
 
 def attempt_folder(lease: TrialLease) -> str:
     """Address below which one attempt of a trial keeps its checkpoints."""
-    return f"trial-{lease.number:05d}/attempt-{lease.fence}"
+    return f"{trial_folder(lease.number)}/attempt-{lease.fence}"
+
+
+def trial_folder(number: int) -> str:
+    """Address below which a trial keeps everything."""
+    return f"trial-{number:05d}"
 
 
 def _point(record: EvaluationRecord) -> Point:

@@ -16,6 +16,13 @@ PADDED_TOKENS = {"cpu": 8192, "cuda": 65536}
 """Padded tokens of a micro-batch to begin with, by type of device."""
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out; cuBLAS says so by a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+
+
 class MicroBatch:
     """Examples per forward pass, halved whenever the memory does not do."""
 
@@ -49,7 +56,9 @@ class MicroBatch:
         while True:
             try:
                 return step()
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 reason = str(error).partition("\n")[0]
             # Outside the handler, whose traceback would keep the tensors alive.
             reset()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workers.session import StudySession
-from workers.trial.evaluations import Evaluations
+from workers.trial.evaluations import Evaluations, trial_folder
 
 
 def thin_out(session: StudySession, evaluations: Evaluations) -> None:
@@ -27,8 +27,14 @@ def clean_up(session: StudySession) -> None:
     """
     if session.spec.checkpoints.keep == "all":
         return
-    keep = session.queue.pinned() | {session.search.best_checkpoint()}
-    running = {f"trial-{row.number:05d}" for row in session.trials.rows() if row.state == "running"}
-    for address in session.checkpoints.addresses():
-        if address not in keep and address.split("/")[0] not in running:
-            session.checkpoints.delete(address)
+    # In this order: what is read later may only spare more of what was listed.
+    folders = session.checkpoints.folders()
+    ended = {trial_folder(row.number) for row in session.trials.rows() if row.state == "finished"}
+    keep = session.queue.pinned()
+    best = session.search.best_checkpoint()
+    if best is not None:
+        keep = keep | {best}
+    for folder in folders:
+        if folder in ended:
+            kept = [address for address in keep if address.startswith(f"{folder}/")]
+            session.checkpoints.keep_only(folder, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,10 @@ from typing import Any, Literal, Protocol
 
 from hpo.search.course import Point
 from hpo.spec.study import StudySpec, WandbTracking
+from storage.studies import StudyRecord
 from workers.trial.run import StepReport
+
+logger = logging.getLogger(__name__)
 
 EVERY_STEPS = 10
 """Training loss is logged once in so many optimizer steps."""
@@ -68,29 +72,45 @@ class WandbTracker:
 
 @contextmanager
 def tracking(
-    spec: StudySpec, number: int, parameters: Mapping[str, Any], directory: str
+    record: StudyRecord, spec: StudySpec, number: int, parameters: Mapping[str, Any]
 ) -> Iterator[Tracker]:
-    """The tracker of one trial; a resumed attempt goes on in the same run."""
-    config = spec.tracking.wandb
-    if config is None:
+    """The tracker of one trial; a resumed attempt goes on in the same run.
+
+    A tracker that cannot be reached costs its curves, not the trial.
+    """
+    run = _wandb_run(record, spec, number, parameters) if spec.tracking.wandb else None
+    if run is None:
         yield NoTracker()
         return
-    import wandb
-
-    run = wandb.init(
-        project=config.project,
-        entity=config.entity,
-        group=spec.name,
-        name=f"{spec.name}-{number:03d}",
-        id=f"{spec.name}-{number:05d}".replace(".", "-"),
-        resume="allow",
-        mode=wandb_mode(config),
-        dir=config.directory or directory,
-        config=dict(parameters),
-        settings=wandb.Settings(silent=True, console="off"),
-    )
     with run:
         yield WandbTracker(run)
+
+
+def _wandb_run(
+    record: StudyRecord, spec: StudySpec, number: int, parameters: Mapping[str, Any]
+) -> Any:
+    import wandb
+
+    config = spec.tracking.wandb
+    assert config is not None
+    # A study that was deleted and made again has runs of its own.
+    made = record.created_at.strftime("%y%m%d%H%M%S")
+    try:
+        return wandb.init(
+            project=config.project,
+            entity=config.entity,
+            group=spec.name,
+            name=f"{spec.name}-{number:03d}",
+            id=f"{spec.name}-{made}-{number:05d}".replace(".", "-"),
+            resume="allow",
+            mode=wandb_mode(config),
+            dir=config.directory or record.checkpoints,
+            config=dict(parameters),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except wandb.errors.Error as error:
+        logger.warning("trial %d is not tracked: %s", number, error)
+        return None
 
 
 def wandb_mode(config: WandbTracking) -> Literal["online", "offline"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
@@ -13,17 +14,20 @@ from pydantic import ValidationError
 
 from hpo.search.course import Ending, Outcome, Point
 from hpo.search.study import TrialAlreadyFinished
+from hpo.spec.errors import HpoError
 from hpo.spec.load import ladder_of
 from hpo.spec.training import TrainingConfig
+from storage.checkpoints import CheckpointError
 from storage.errors import LeaseLost
 from storage.trials import TrialLease
 from workers.data.encode import EncodedExample, EncodedSet, Encoder, encode_all, truncate_all
 from workers.data.sources import read_training_set
 from workers.data.tokenizer import load_tokenizer, pad_id
-from workers.devices import limit_threads, torch_device
+from workers.devices import prepare_device, torch_device
+from workers.faults import is_environment_fault
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopSignal
-from workers.trial.attempt import Attempt, LeaseRenewer
+from workers.trial.attempt import Attempt, renewer_of
 from workers.trial.evaluations import Evaluations
 from workers.trial.failures import BaseModelChanged, DoesNotFit, InvalidTrial
 from workers.trial.model import ReusableModel
@@ -33,17 +37,25 @@ from workers.trial.tracking import tracking
 
 logger = logging.getLogger(__name__)
 
+MOST_FAILURES = 3
+"""Attempts of one trial that may fail for an unforeseen reason before it counts as a bug."""
 MOST_BUGS = 3
-"""Trials in a row that may end in an unforeseen error before the worker gives up."""
+"""Trials in a row that may end as bugs before the worker gives up."""
 IDLE_SECONDS = 1.0
+
+
+class WorkerStopped(HpoError):
+    """Trial after trial fails: going on would only burn the budget."""
 
 
 def serve_trials(options: WorkerOptions, stop: StopSignal) -> None:
     """Run the trials of a study until its budget is spent or a stop is asked for."""
     with open_session("trial", options, stop) as session:
+        if session.over():
+            return
         session.phase("loading the model")
         device = torch_device(options.device)
-        limit_threads(device)
+        prepare_device(device, options.memory_fraction)
         TrialWorker.load(session, device).run()
 
 
@@ -100,7 +112,34 @@ class TrialWorker:
                 self._finish(lease, ending)
         except LeaseLost:
             logger.warning("trial %d was taken over by another worker", lease.number)
+        except (HpoError, BaseModelChanged):
+            raise
+        except Exception as error:
+            self._unforeseen(lease, error)
         self.model.verify()
+
+    def _unforeseen(self, lease: TrialLease, error: Exception) -> None:
+        """Nobody is to blame yet: the trial is tried again, then it counts as a bug.
+
+        A fault of the surroundings ends this process instead, and the trial
+        goes on in another. Raises WorkerStopped when trial after trial fails.
+        """
+        logger.error("trial %d failed:\n%s", lease.number, traceback.format_exc())
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        if is_environment_fault(error):
+            self.session.trials.release(lease, reason, attempt="interrupted")
+            raise error
+        earlier = self.session.trials.attempts(lease.number)
+        if sum(attempt.outcome == "failed" for attempt in earlier) + 1 < MOST_FAILURES:
+            self.session.trials.release(lease, reason, attempt="failed")
+            return
+        self._finish(lease, Ending(Outcome.BUG, reason))
+        self._bugs += 1
+        if self._bugs >= MOST_BUGS:
+            raise WorkerStopped(
+                f"{MOST_BUGS} trials in a row failed {MOST_FAILURES} times each, the last with "
+                f"{reason}; mend the cause, then run the study again"
+            )
 
     def _attempt(self, lease: TrialLease) -> Ending | None:
         told = self.session.search.told(lease.trial_id)
@@ -120,29 +159,18 @@ class TrialWorker:
         except (TrialAlreadyFinished, UpdateFinishedTrialError):
             # By a person on the dashboard, or by the worker that took over.
             return self.session.search.told(lease.trial_id)
-        except (LeaseLost, BaseModelChanged):
-            raise
-        except Exception as error:
-            return self._bug(lease, error)
-
-    def _bug(self, lease: TrialLease, error: Exception) -> Ending:
-        """An unforeseen error fails its trial; several in a row end the worker."""
-        logger.error("trial %d failed:\n%s", lease.number, traceback.format_exc())
-        self._bugs += 1
-        ending = Ending(Outcome.BUG, f"{type(error).__name__}: {error}")
-        if self._bugs >= MOST_BUGS:
-            self._finish(lease, ending)
-            raise error
-        return ending
 
     def _train(self, lease: TrialLease, config: TrainingConfig) -> Ending | None:
         session = self.session
         parameters = session.search.fresh(lease.trial_id).params
         logger.info("trial %d, attempt %d: %s", lease.number, lease.fence, parameters)
-        with (
-            self.model.attach(config.method, seed=config.seed) as attached,
-            tracking(session.spec, lease.number, parameters, session.record.checkpoints) as tracker,
-        ):
+        renewer = renewer_of(session, lease)
+        with ExitStack() as stack:
+            with renewer.through():
+                attached = stack.enter_context(self.model.attach(config.method, seed=config.seed))
+                tracker = stack.enter_context(
+                    tracking(session.record, session.spec, lease.number, parameters)
+                )
             run = TrainingRun(
                 attached,
                 config,
@@ -150,9 +178,10 @@ class TrialWorker:
                 pad_id=self.pad_id,
                 device=self.device,
                 autocast_dtype=self.model.autocast_dtype,
-                on_progress=LeaseRenewer(session, lease),
+                on_progress=renewer,
             )
-            self._restore(run, lease)
+            with renewer.through():
+                self._restore(run, lease)
 
             def announce(point: Point) -> None:
                 tracker.evaluation(point)
@@ -166,14 +195,26 @@ class TrialWorker:
                 evaluations,
                 tracker,
                 ladder_of(session.spec),
+                renewer,
                 lease.state_address,
             )
             return attempt.train()
 
     def _restore(self, run: TrainingRun, lease: TrialLease) -> None:
-        if lease.state_address is not None:
+        """Go on from the saved state; without a usable one, from the start.
+
+        Evaluations that were answered before stay answered. Raises InputError
+        when the checkpoint folder is not visible here.
+        """
+        if lease.state_address is None:
+            return
+        self.session.require_checkpoints()
+        try:
             checkpoint = self.session.checkpoints.open(lease.state_address)
-            run.load_state(checkpoint.directory)
+        except CheckpointError as error:
+            logger.warning("trial %d starts anew: %s", lease.number, error)
+            return
+        run.load_state(checkpoint.directory)
 
     def _examples(self, max_length: int) -> EncodedSet:
         """The training set cut at a length; tokenised once, cut once per length."""
@@ -194,8 +235,9 @@ class TrialWorker:
         session = self.session
         started = time.monotonic()
         with session.trials.guard(lease) as connection:
-            session.queue.cancel(lease.number, after_step=0)
+            # Told first: whoever finds it told ends it, whatever was cancelled.
             session.search.tell(lease.trial_id, ending)
+            session.queue.cancel(lease.number, after_step=0)
             session.trials.finish(lease, ending.outcome.value, ending.reason, within=connection)
         clean_up(session)
         logger.info(

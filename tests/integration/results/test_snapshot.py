@@ -67,6 +67,22 @@ def test_a_study_is_finished_with_its_budget(played: PlayedStudy) -> None:
     assert (view.read().state, view.over()) == ("finished", True)
 
 
+def test_a_lowered_budget_waits_for_the_trial_that_runs(
+    played: PlayedStudy, tmp_path: Path
+) -> None:
+    lease = played.lease()
+    smaller = played.spec.model_copy(
+        update={"budget": played.spec.budget.model_copy(update={"trials": 3})}
+    )
+    view = played.view
+    register(played.database, smaller, tmp_path)
+    view.refresh()
+    assert (view.read().budget, view.read().state, view.over()) == (3, "idle", False)
+    played.search.tell(lease.trial_id, Ending(Outcome.PRUNED, "why"))
+    played.trials.finish(lease, "pruned")
+    assert (view.read().state, view.over()) == ("finished", True)
+
+
 def test_a_raised_budget_reopens_a_study(played: PlayedStudy, tmp_path: Path) -> None:
     smaller = played.spec.model_copy(
         update={"budget": played.spec.budget.model_copy(update={"trials": 4})}

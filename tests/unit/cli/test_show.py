@@ -65,8 +65,8 @@ def test_a_study_as_a_table() -> None:
     assert "learning_rate" in lines[2]
     best, running, pruned = (line.split("│") for line in lines[4:7])
     assert [cell.strip() for cell in best[:3]] == ["0 *", "complete", "0.0001235"]
-    assert running[-1].strip() == "rank 1 of 3 at 100: goes on"
-    assert pruned[-1].strip() == "rank 2 of 2 at 300: pruned"
+    assert running[-1].strip() == "1/3 at 100"
+    assert pruned[-1].strip() == "2/2 at 300"
 
 
 def test_an_errors_words_are_shown_as_they_are() -> None:

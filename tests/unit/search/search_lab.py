@@ -26,7 +26,7 @@ training:
     weight_decay: {low: 0.0, high: 0.1}
   effective_batch_size: {choices: [8, 16]}
   max_examples: 900
-evaluation: {every: {examples: 100}EARLY}
+evaluation: {every: {batches: 1}EARLY}
 sampler: {type: tpe, seed: 3, startup_trials: 3}
 pruner: {type: asha, reduction_factor: 3, min_resource: 100}
 budget: {trials: 20}

@@ -98,7 +98,7 @@ def test_a_verdict_without_a_rank_is_told_in_words() -> None:
         judge=lambda rung, value: Verdict(rung, value, False),
     )
     assert ending is not None
-    assert ending.reason == "loss 2 at 100 examples: below the median"
+    assert ending.reason == "loss 2 at 100 examples: worse than the median"
 
 
 def test_the_objective_is_what_is_judged() -> None:
@@ -194,3 +194,19 @@ def test_decisions_do_not_depend_on_how_results_arrive(seed: int) -> None:
     # What arrives after the end changes nothing.
     assert decide(points, spec, last_step=LAST, judge=patient) == ending == whole
     assert patient.asked == judge.asked == sorted(judge.asked)
+
+
+def test_patience_counts_the_trials_own_schedule_not_its_rungs() -> None:
+    early = "{patience: 2, min_delta: 0.1}"
+    spec = study_spec(("{batches: 1}", "{batches: 4}"), early_stopping=early)
+    rungs = [point(1, 1.0, rung=100), point(2, 1.0, rung=300), point(3, 1.0, rung=900)]
+    assert end([*rungs, point(4, 1.0)], TableJudge(), spec) is None
+    ending = decide(
+        [*rungs, point(4, 1.0), point(8, 1.0), point(12, 1.0)],
+        spec,
+        last_step=100,
+        judge=TableJudge(),
+    )
+    assert ending is not None
+    assert ending.outcome is Outcome.COMPLETE
+    assert "2 evaluations" in ending.reason
