@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -115,7 +115,8 @@ class TrialWorker:
         except (HpoError, BaseModelChanged):
             raise
         except Exception as error:
-            self._unforeseen(lease, error)
+            with suppress(LeaseLost):
+                self._unforeseen(lease, error)
         self.model.verify()
 
     def _unforeseen(self, lease: TrialLease, error: Exception) -> None:
