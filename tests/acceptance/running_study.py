@@ -37,10 +37,10 @@ training:
     learning_rate: {{low: 1.0e-5, high: 1.0e-1, log: true}}
     weight_decay: {{low: 0.0, high: 0.3}}
   effective_batch_size: {{choices: [8, 16]}}
-  max_examples: 2430
+  max_examples: 7290
   max_length: 32
 evaluation:
-  every: {{examples: 1000}}
+  every: {{examples: 2430}}
   early_stopping: {{patience: 2, min_delta: 0.001}}
 sampler: {{type: tpe, seed: 1, startup_trials: 3}}
 pruner: {{type: asha, reduction_factor: 3, min_resource: 270}}
@@ -114,9 +114,10 @@ class RunningStudy:
             if run.poll() is None:
                 run.send_signal(signal.SIGINT)
                 try:
-                    run.wait(30)
+                    run.communicate(timeout=30)
                 except subprocess.TimeoutExpired:
                     run.kill()
+                    run.communicate()
 
 
 def _exists(database: Database) -> bool:

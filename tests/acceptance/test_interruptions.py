@@ -15,14 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 from running_study import RunningStudy, wait_until
-from sqlalchemy.exc import OperationalError
 
+from hpo.launch.outage import is_away
 from hpo.results.snapshot import Snapshot
 from storage.cluster import Cluster
 from storage.database import Database
 from storage.embedded import EmbeddedPostgres, running
 from storage.studies import Studies
-from workers.tiny import make_arithmetic, make_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.postgres, pytest.mark.slow]
 
@@ -67,14 +66,6 @@ class LongStudy(RunningStudy):
         return (self.home / "out" / "logs" / f"{kind}-worker.log").read_text()
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    make_model(folder / "model")
-    make_arithmetic(folder / "data", largest=20)
-    return folder
-
-
 @pytest.fixture
 def study(inputs: Path) -> Iterator[LongStudy]:
     # Not below pytest's folder, which the server's user may not enter.
@@ -101,8 +92,8 @@ def test_a_run_brings_its_killed_server_back_and_goes_on(study: LongStudy) -> No
         server = Cluster(study.postgres).process()
         assert server is not None
         server.kill()
-        wait_until(lambda: _answers(look) and kinds(look()) == {"trial", "evaluation"})
-        wait_until(lambda: progress(look()) > reached + 100)
+        wait_until(lambda: _seen(look, lambda s: kinds(s) == {"trial", "evaluation"}))
+        wait_until(lambda: _seen(look, lambda s: progress(s) > reached + 100))
         with Database.open(EmbeddedPostgres(study.postgres).url) as database:
             record = Studies(database).get("acceptance")
             assert record is not None
@@ -116,12 +107,14 @@ def test_a_run_brings_its_killed_server_back_and_goes_on(study: LongStudy) -> No
     assert not running(study.postgres)
 
 
-def _answers(look: Callable[[], Snapshot]) -> bool:
+def _seen(look: Callable[[], Snapshot], condition: Callable[[Snapshot], bool]) -> bool:
+    """Whether a snapshot shows it; the server may be away meanwhile."""
     try:
-        look()
-    except OperationalError:
+        return condition(look())
+    except Exception as error:
+        if not is_away(error):
+            raise
         return False
-    return True
 
 
 def test_a_second_run_takes_over_from_one_that_loses_its_terminal(study: LongStudy) -> None:

@@ -15,17 +15,8 @@ from running_study import RunningStudy, wait_until, wandb_history
 
 from hpo.results.snapshot import Snapshot
 from hpo.spec.training import TrainingConfig
-from workers.tiny import make_arithmetic, make_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.postgres, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    make_model(folder / "model")
-    make_arithmetic(folder / "data", largest=20)
-    return folder
 
 
 @pytest.fixture
@@ -49,7 +40,6 @@ def test_a_study_survives_the_death_of_both_workers_and_is_exported(study: Runni
         assert trainer is not None
         os.kill(trainer, signal.SIGKILL)
         wait_until(lambda: _pid(look(), "trial") not in (None, trainer))
-        wait_until(lambda: look().evaluations.get("claimed", 0) > 0)
         scorer = _pid(look(), "evaluation")
         assert scorer is not None
         os.kill(scorer, signal.SIGKILL)
@@ -102,6 +92,7 @@ def _check_tracking(study: RunningStudy) -> None:
 
 
 def test_ctrl_c_keeps_the_running_trial_and_the_next_run_continues_it(study: RunningStudy) -> None:
+    study.trials = 40
     run = study.start()
     with study.watched() as look:
         wait_until(lambda: any(trial.rungs for trial in look().trials))
@@ -116,7 +107,7 @@ def test_ctrl_c_keeps_the_running_trial_and_the_next_run_continues_it(study: Run
         assert len(running) == 1
         assert stopped.state == "idle"
 
-        # The number of trials is a total: two more, not six more.
+        # The number of trials is a total, and may be changed: two more.
         study.trials = len(stopped.trials) + 2
         again = study.start()
         shown = study.finish(again)
@@ -131,7 +122,7 @@ def test_ctrl_c_keeps_the_running_trial_and_the_next_run_continues_it(study: Run
 
 
 def test_workers_end_when_the_run_is_killed_and_the_next_run_finishes(study: RunningStudy) -> None:
-    study.trials = 2
+    study.trials = 40
     run = study.start()
     with study.watched() as look:
         wait_until(lambda: any(trial.rungs for trial in look().trials))
@@ -140,7 +131,8 @@ def test_workers_end_when_the_run_is_killed_and_the_next_run_finishes(study: Run
         run.kill()
         study.finish(run)
         assert not psutil.wait_procs(workers, timeout=60)[1], "workers outlive their run"
+        study.trials = len(look().trials) + 1
         shown = study.finish(study.start())
         assert study.runs[-1].returncode == 0, shown
         assert look().counts()["RUNNING"] == 0
-        assert len(look().trials) == 2
+        assert len(look().trials) == study.trials
