@@ -85,6 +85,7 @@ class RunningStudy:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=as_from_a_terminal,
         )
         self.runs.append(run)
         return run
@@ -118,6 +119,12 @@ class RunningStudy:
                 except subprocess.TimeoutExpired:
                     run.kill()
                     run.communicate()
+
+
+def as_from_a_terminal() -> None:
+    """In a child: background jobs ignore SIGINT, nohup SIGHUP, and what they start does too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _exists(database: Database) -> bool:

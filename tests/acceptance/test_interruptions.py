@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from running_study import RunningStudy, wait_until
+from running_study import RunningStudy, as_from_a_terminal, wait_until
 
 from hpo.launch.outage import is_away
 from hpo.results.snapshot import Snapshot
@@ -171,6 +171,7 @@ def test_a_lost_terminal_ends_a_command_with_its_server(tmp_path: Path) -> None:
             stdout=terminal,
             stderr=terminal,
             start_new_session=True,
+            preexec_fn=as_from_a_terminal,
             preexec_fn=_control_terminal,
         )
         os.close(terminal)
