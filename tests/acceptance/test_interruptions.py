@@ -171,7 +171,6 @@ def test_a_lost_terminal_ends_a_command_with_its_server(tmp_path: Path) -> None:
             stdout=terminal,
             stderr=terminal,
             start_new_session=True,
-            preexec_fn=as_from_a_terminal,
             preexec_fn=_control_terminal,
         )
         os.close(terminal)
@@ -190,6 +189,7 @@ def _control_terminal() -> None:
     import fcntl
     import termios
 
+    as_from_a_terminal()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
