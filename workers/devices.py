@@ -25,17 +25,17 @@ def prepare_device(device: torch.device, memory_fraction: float | None) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
 
 
-def torch_device(name: str, *, last: bool = False) -> torch.device:
+def torch_device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda` or `cuda:N` as a device of this machine.
 
-    `auto` is the first GPU, the last one with `last`, or the CPU where there
-    is none. Raises DeviceError when the device is not there.
+    `auto` is the first GPU, or the CPU where there is none. Raises
+    DeviceError when the device is not there.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         if count == 0:
             return torch.device("cpu")
-        return torch.device("cuda", count - 1 if last else 0)
+        return torch.device("cuda", 0)
     if name == "cpu":
         return torch.device("cpu")
     index = int(name.partition(":")[2] or 0)
