@@ -16,6 +16,7 @@ from hpo.spec.base import (
     TwoOrMore,
     broken_rule,
 )
+from hpo.spec.data import DataSpec
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -49,62 +50,6 @@ class ModelSpec(Strict):
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Type in which the model is served and a frozen base is kept; trained
     weights are float32 with bfloat16 autocast unless this is float32."""
-
-
-class TrainData(Strict):
-    """Examples to train on, and the names of their fields."""
-
-    path: Annotated[str, Field(min_length=1)]
-    """JSONL file, or a `datasets` name (`name`, `name:config`)."""
-    split: str = "train"
-    """Split of a `datasets` name; a JSONL file has none."""
-    prompt: str = "prompt"
-    """Field that holds the prompt."""
-    completion: str = "completion"
-    """Field that holds the completion."""
-    samples: PositiveInt | None = None
-    """Use this many examples from the start; all of them by default."""
-
-
-class EvaluationData(Strict):
-    """An evaluation set, frozen per study and the same for every trial."""
-
-    path: Annotated[str, Field(min_length=1)]
-    """JSONL file, or a `datasets` name."""
-    split: str = "test"
-    """Split of a `datasets` name; a JSONL file has none."""
-    prompt: str | None = None
-    """Field that holds the prompt; the training set's by default."""
-    completion: str | None = None
-    """Field that holds the completion; the training set's by default."""
-    samples: PositiveInt | None = None
-    """Use this many examples from the start; all of them by default."""
-
-
-class GenerationData(EvaluationData):
-    """The set on which answers are generated and graded."""
-
-    task: Literal["exact", "numeric", "math"] = "exact"
-    """How an answer is graded: `exact` compares the stripped text, `numeric`
-    the last number, `math` with math-verify."""
-    max_new_tokens: PositiveInt = 512
-    """Most tokens of an answer."""
-
-
-class DataSpec(Strict):
-    """What is trained on and what is evaluated on."""
-
-    train: TrainData
-    """The training set."""
-    loss: EvaluationData
-    """The set for the cross-entropy loss."""
-    generation: GenerationData | None = None
-    """The set for the accuracy; none means that no answers are generated."""
-    template: Literal["auto", "chat", "plain"] = "auto"
-    """`chat` is the tokenizer's chat template, `plain` the prompt followed by
-    the completion, `auto` chat where the tokenizer has a template."""
-    separator: str = "\n"
-    """Stands between prompt and completion in a plain template."""
 
 
 class Every(Strict):

@@ -1,0 +1,301 @@
+"""The data section: what is trained on and what is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from hpo.spec import templates
+from hpo.spec.base import (
+    NonNegativeInt,
+    NotBoolean,
+    PositiveFloat,
+    PositiveInt,
+    Strict,
+    TwoOrMore,
+    broken_rule,
+)
+
+Share = Annotated[float, Field(gt=0, lt=1), NotBoolean]
+Similarity = Annotated[float, Field(gt=0, le=1), NotBoolean]
+FieldValue = str | int | float | bool
+
+
+def _field_or_text(value: str) -> str:
+    if templates.is_text(value):
+        templates.fields(value)
+    return value
+
+
+FieldOrText = Annotated[str, Field(min_length=1), AfterValidator(_field_or_text)]
+"""The name of a field, or a text with fields in braces."""
+
+
+class Source(Strict):
+    """Where rows come from, and which of their fields are meant.
+
+    A path is a file (`.jsonl`, `.json`, `.csv`, `.parquet`; `.gz` on top of
+    the first three), a folder for the library datasets, or a `datasets` name
+    (`name`, `name:config`).
+    """
+
+    split: str = "train"
+    """Split of a `datasets` name; a file has none."""
+    records: list[str] | None = None
+    """Keys of a JSON file under which its records lie, when it is no list
+    itself: a list of records, or a mapping whose values are the records."""
+    where: Mapping[str, FieldValue | list[FieldValue]] = {}
+    """Only rows whose fields have these values, or one of those listed."""
+    format: Literal[
+        "auto", "prompt-completion", "messages", "text", "alpaca", "sharegpt", "dialogue"
+    ] = "auto"
+    """How a row is read; `auto` looks at the fields of the first row."""
+    prompt: FieldOrText | None = None
+    """Field that holds the prompt, or a text with fields in braces; `prompt`
+    by default, for evaluation sets what the training set says."""
+    completion: FieldOrText | None = None
+    """Field that holds the completion, or a text with fields in braces;
+    `completion` by default. A list of texts makes an example of each."""
+    messages: str | None = None
+    """Field that holds the list of turns; `messages` by default,
+    `conversations` for sharegpt."""
+    text: str | None = None
+    """Field that holds a plain text; `text` by default."""
+    system: str | None = None
+    """Field that holds a system prompt of the example's own."""
+    examples: str | None = None
+    """Field with the example's own input and output pairs, for few-shot prompts."""
+    samples: PositiveInt | None = None
+    """Use this many rows from the start; all of them by default."""
+
+
+class WeightedSource(Source):
+    """One of several sources of the training set."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """A file, a folder or a `datasets` name."""
+    weight: PositiveFloat = 1.0
+    """How often an example of it is seen per epoch: 2 is twice, 0.5 half of them."""
+
+
+class TrainData(Source):
+    """Examples to train on, and the names of their fields."""
+
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """A file (JSONL, JSON, CSV, Parquet), a folder or a `datasets` name."""
+    sources: Annotated[list[WeightedSource], Field(min_length=1)] | None = None
+    """Several files instead of one `path`, each with a weight and, where they
+    differ, field names of its own."""
+
+    @model_validator(mode="after")
+    def one_origin(self) -> TrainData:
+        """A path, or sources."""
+        if (self.path is None) == (self.sources is None):
+            given = "nothing" if self.path is None else "a path and sources"
+            raise broken_rule("path", given, "either a path or a list of sources")
+        return self
+
+    def all_sources(self) -> list[WeightedSource]:
+        """Every source with the fields that it leaves open filled in from here."""
+        shared = self.model_dump(exclude={"path", "sources"}, exclude_unset=True)
+        if self.sources is None:
+            return [WeightedSource(path=str(self.path), **shared)]
+        return [
+            WeightedSource.model_validate(shared | source.model_dump(exclude_unset=True))
+            for source in self.sources
+        ]
+
+
+class EvaluationData(Source):
+    """An evaluation set, frozen per study and the same for every trial."""
+
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """A file, a folder or a `datasets` name; the training set's own by default,
+    from which `where` or `fraction` then takes a part."""
+    split: str = "test"
+    """Split of a `datasets` name; a file has none."""
+    fraction: Share | None = None
+    """Hold this share of the training set out; only without a path."""
+    seed: NonNegativeInt = 0
+    """Draws what `fraction` holds out. Sets with the same seed hold out the
+    same examples."""
+
+    @model_validator(mode="after")
+    def some_part(self) -> EvaluationData:
+        """A part of the training set must be named."""
+        if self.path is None and self.fraction is None and not self.where:
+            raise broken_rule(
+                "path", "nothing", "a path, or a part of the training set: where or fraction"
+            )
+        if self.path is not None and self.fraction is not None:
+            raise broken_rule("fraction", "a path besides", "a path or a fraction, not both")
+        return self
+
+
+class GenerationData(EvaluationData):
+    """The set on which answers are generated and graded."""
+
+    task: Literal["exact", "numeric", "math"] = "exact"
+    """How an answer is graded: `exact` compares the stripped text, `numeric`
+    the last number, `math` with math-verify."""
+    max_new_tokens: PositiveInt = 512
+    """Most tokens of an answer."""
+
+
+class FinalData(GenerationData):
+    """A set that is scored once for the base model and for the winner."""
+
+
+class NearDuplicates(Strict):
+    """Finds texts that share most of their word sequences (MinHash)."""
+
+    threshold: Similarity = 0.8
+    """Jaccard similarity from which two examples count as the same."""
+    words: PositiveInt = 5
+    """Length of the word sequences that are compared."""
+    permutations: Annotated[int, Field(ge=16, le=1024), NotBoolean] = 128
+    """Length of a signature; four bytes each per example."""
+
+
+class Cleaning(Strict):
+    """Which examples of the training set are not used, and what is put in order.
+
+    Steps are taken in the order of these fields. Each counts what it drops.
+    """
+
+    broken_encoding: bool = True
+    """Drop texts with replacement characters, control characters or the marks
+    of a wrong decoding."""
+    code_blocks: bool = False
+    """Put fences of code blocks in order: backticks, a language, closed at the end."""
+    min_characters: PositiveInt | None = None
+    """Drop an example one of whose texts (prompt, completion) is shorter."""
+    max_characters: PositiveInt | None = None
+    """Drop an example whose texts are longer together."""
+    incomplete: bool = False
+    """Drop a completion that holds '...' and is shorter than `incomplete_characters`."""
+    incomplete_characters: PositiveInt = 100
+    """Length from which '...' in a completion is taken for meant."""
+    min_tokens: PositiveInt | None = None
+    """Drop an example with fewer tokens, prompt and template included."""
+    max_tokens: PositiveInt | None = None
+    """Drop an example with more tokens, prompt and template included."""
+    exact_duplicates: bool = True
+    """Drop an example whose texts are those of an earlier one, but for case,
+    white space and Unicode form."""
+    near_duplicates: NearDuplicates | None = None
+    """Drop an example that is almost an earlier one; not looked for by default."""
+    evaluation: bool = False
+    """Clean evaluation sets with files of their own, too. What is held out of
+    the training set's files always is."""
+
+
+class Decontamination(Strict):
+    """Looks for evaluation items in the training set (n-gram overlap)."""
+
+    words: TwoOrMore = 13
+    """Length of the word sequences that are compared."""
+    overlap: Similarity = 0.5
+    """Share of an item's word sequences in a training example from which the
+    example holds the item."""
+    action: Literal["drop", "report"] = "drop"
+    """Drop such examples, or only report them."""
+
+
+class FieldQuality(Strict):
+    """A quality score that the data brings."""
+
+    type: Literal["field"]
+    field: str
+    """Field with a number from 0 to 1."""
+
+
+class ComputedQuality(Strict):
+    """A quality score of our own: the mean of its parts, each from 0 to 1."""
+
+    type: Literal["computed"]
+    parts: Annotated[
+        list[Literal["length", "completeness", "code", "agreement"]], Field(min_length=1)
+    ] = ["length", "completeness", "code", "agreement"]
+    """`length`: neither very short nor very long; `completeness`: no cut-off end;
+    `code`: its Python blocks parse; `agreement`: the final answer is the `answer`."""
+    answer: str | None = None
+    """Field with the known final answer, for `agreement`."""
+
+
+Quality = Annotated[FieldQuality | ComputedQuality, Field(discriminator="type")]
+
+
+class FewShot(Strict):
+    """Examples in the prompt."""
+
+    count: Annotated[int, Field(ge=1, le=3), NotBoolean] = 1
+    """How many."""
+    origin: Literal["own", "train"] = "own"
+    """`own`: the example's input and output pairs (the field `examples`);
+    `train`: examples drawn from the training set, which then are not trained on."""
+    seed: NonNegativeInt = 0
+    """Draws the examples of `train`."""
+
+
+def _layout(value: str) -> str:
+    if value in templates.LAYOUTS or value in templates.NAMED:
+        return value
+    if not templates.is_text(value):
+        names = ", ".join((*templates.LAYOUTS, *templates.NAMED))
+        raise ValueError(f"{names}, or a text with {{prompt}} and {{completion}}")
+    named = templates.fields(value)
+    if not {"completion", *templates.DERIVED} & set(named) and len(named) < 2:
+        raise ValueError("a text in which {completion} stands after {prompt}")
+    return value
+
+
+class DataSpec(Strict):
+    """What is trained on and what is evaluated on."""
+
+    train: TrainData
+    """The training set."""
+    loss: EvaluationData
+    """The set for the cross-entropy loss."""
+    generation: GenerationData | None = None
+    """The set for the accuracy; none means that no answers are generated."""
+    test: FinalData | None = None
+    """A set that only the base model and the winner are scored on; none by default."""
+    template: Annotated[str, AfterValidator(_layout)] = "auto"
+    """How prompt and completion become one text: `chat` (the tokenizer's chat
+    template), `chatml`, `plain` (prompt, separator, completion), `auto` (chat
+    where the tokenizer has a template, else plain), `problem-solution`,
+    `competition`, `answer`, or a text with {system_prompt}, {prompt},
+    {examples}, {completion} and fields of the data."""
+    separator: str = "\n"
+    """Stands between prompt and completion in a plain template."""
+    system_prompt: str | None = None
+    """Leads every prompt; an example's own takes its place."""
+    few_shot: FewShot | None = None
+    """Examples in the prompt; none by default."""
+    loss_on: Literal["completion", "assistant", "all"] = "completion"
+    """Tokens that are learned and that the loss counts: the last answer, every
+    turn of the assistant, or all."""
+    max_prompt_tokens: PositiveInt | None = None
+    """Longest prompt; a longer one is an error like any other in the data."""
+    on_error: Literal["stop", "drop"] = "stop"
+    """What happens at a row that cannot be used: stop, naming file and line, or
+    drop it and count it."""
+    labels: list[str] = []
+    """Fields, such as a level or an origin, by which examples are counted."""
+    same: Literal["prompt", "example"] = "prompt"
+    """Two examples count as the same, and never lie in two sets, when their
+    prompts are equal, or only when their completions are, too."""
+    cleaning: Cleaning | None = None
+    """Cleaning of the training set's files; none by default."""
+    decontamination: Decontamination | None = None
+    """Search for evaluation items in the training set; none by default."""
+    quality: Quality | None = None
+    """A score per example, for training that weighs by it; none by default."""
+
+    def evaluation_sets(self) -> dict[str, EvaluationData]:
+        """The evaluation sets there are, by name."""
+        sets = {"loss": self.loss, "generation": self.generation, "test": self.test}
+        return {name: part for name, part in sets.items() if part is not None}
