@@ -14,7 +14,7 @@ from hpo.results.snapshot import StudyView, TrialView
 from hpo.search.register import find
 from storage.database import Database
 from storage.embedded import EmbeddedPostgres
-from storage.queue import EvaluationRecord
+from storage.records import EvaluationRecord
 
 
 def run_ours(name: str, study: Path, folder: Path) -> tuple[Measured, Replay]:

@@ -7,9 +7,7 @@ for a cancelled request, is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,51 +18,13 @@ from storage.database import Database
 from storage.errors import LeaseLost
 from storage.leases import expiry, live
 from storage.listen import notify
+from storage.records import EvaluationRecord, EvaluationRecords, EvaluationRequest
 from storage.schema import BASE_ONLY, evaluation
 from storage.trials import TrialLease, lock_held
 
-
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """A checkpoint to score, or the base model, claimed under a fencing number."""
-
-    id: int
-    study_id: int
-    trial_id: int | None
-    """Optuna's trial id; None for the base model."""
-    number: int | None
-    """The trial's number; None for the base model."""
-    step: int
-    """Optimizer steps that the weights have seen."""
-    examples: int
-    """Training examples that the weights have seen."""
-    rung: int | None
-    """Nominal examples of the rung that this evaluation decides."""
-    checkpoint: str | None
-    """Address in the checkpoint store; None for the base model."""
-    fence: int
-    attempts: int
-    """How many workers had it, this one included."""
-
-
-@dataclass(frozen=True)
-class EvaluationRecord(EvaluationRequest):
-    """A request as it is stored, with its result."""
-
-    state: str
-    worker_id: str | None
-    result: dict[str, Any] | None
-    reported: bool
-    """Whether the evaluation worker reported the value to Optuna; one that came
-    before its turn is reported by the trial worker instead."""
-    error: str | None
-    created_at: datetime
-    claimed_at: datetime | None
-    finished_at: datetime | None
-
-
+KEY = (evaluation.c.study_id, evaluation.c.number, evaluation.c.step, evaluation.c.test)
+"""What a trial's evaluation is known by."""
 FIELDS = tuple(EvaluationRequest.__dataclass_fields__)
-RECORD = tuple(evaluation.c[name] for name in EvaluationRecord.__dataclass_fields__)
 
 # What a failed or cancelled request forgets when it is asked for again.
 REOPENED: dict[str, Any] = {
@@ -79,7 +39,7 @@ REOPENED: dict[str, Any] = {
 LET_GO: dict[str, Any] = {"worker_id": None, "lease_expires_at": None}
 
 
-class EvaluationQueue:
+class EvaluationQueue(EvaluationRecords):
     """The evaluations of one study.
 
     `seconds` is how long a claim lasts without renewal, `max_attempts` how
@@ -89,8 +49,7 @@ class EvaluationQueue:
     def __init__(
         self, database: Database, study_id: int, *, seconds: float, max_attempts: int = 3
     ) -> None:
-        self._engine = database.engine
-        self._study_id = study_id
+        super().__init__(database, study_id)
         self._seconds = seconds
         self._max_attempts = max_attempts
 
@@ -100,7 +59,7 @@ class EvaluationQueue:
             insert(evaluation)
             .values(study_id=self._study_id, step=0, examples=0)
             .on_conflict_do_update(
-                index_elements=[evaluation.c.study_id],
+                index_elements=[evaluation.c.study_id, evaluation.c.test],
                 index_where=BASE_ONLY,
                 set_=REOPENED,
                 where=evaluation.c.state == "failed",
@@ -136,7 +95,7 @@ class EvaluationQueue:
                 **content,
             )
             .on_conflict_do_update(
-                index_elements=[evaluation.c.study_id, evaluation.c.number, evaluation.c.step],
+                index_elements=KEY,
                 set_=REOPENED | content,
                 where=evaluation.c.state.in_(("failed", "cancelled")),
             )
@@ -146,8 +105,38 @@ class EvaluationQueue:
             connection.execute(statement)
             notify(connection, self._study_id)
             return self._one(
-                connection, evaluation.c.number == lease.number, evaluation.c.step == step
+                connection,
+                evaluation.c.number == lease.number,
+                evaluation.c.step == step,
+                ~evaluation.c.test,
             )
+
+    def put_base_test(self) -> None:
+        """Ask for the base model's score on the test set, once."""
+        self._put_test(index_elements=[evaluation.c.study_id, evaluation.c.test], where=BASE_ONLY)
+
+    def put_trial_test(self, record: EvaluationRecord) -> None:
+        """Ask for the test score of the checkpoint that was evaluated there, once."""
+        content = {name: getattr(record, name) for name in ("trial_id", "number", "checkpoint")}
+        self._put_test(index_elements=KEY, step=record.step, examples=record.examples, **content)
+
+    def _put_test(
+        self,
+        *,
+        index_elements: Sequence[sa.Column[Any]],
+        where: sa.ColumnElement[bool] | None = None,
+        step: int = 0,
+        examples: int = 0,
+        **content: Any,
+    ) -> None:
+        statement = (
+            insert(evaluation)
+            .values(study_id=self._study_id, test=True, step=step, examples=examples, **content)
+            .on_conflict_do_nothing(index_elements=index_elements, index_where=where)
+        )
+        with self._engine.begin() as connection:
+            if connection.execute(statement).rowcount:
+                notify(connection, self._study_id)
 
     def claim(self, worker_id: str) -> EvaluationRequest | None:
         """Take a request: the base model first, then the oldest. None when there is none.
@@ -209,6 +198,7 @@ class EvaluationQueue:
         statement = (
             sa.update(evaluation)
             .where(self._mine, evaluation.c.number == number, evaluation.c.step > after_step)
+            .where(~evaluation.c.test)
             .where(evaluation.c.state.in_(("open", "claimed")))
             .values(self._ending("cancelled"))
         )
@@ -216,72 +206,6 @@ class EvaluationQueue:
             count = connection.execute(statement).rowcount
             notify(connection, self._study_id)
         return count
-
-    def for_trial(self, number: int) -> list[EvaluationRecord]:
-        """A trial's evaluations by step."""
-        return self._all(
-            sa.select(*RECORD).where(evaluation.c.number == number).order_by(evaluation.c.step)
-        )
-
-    def base(self) -> EvaluationRecord | None:
-        """The base model's evaluation, if it was asked for."""
-        return next(iter(self._all(sa.select(*RECORD).where(BASE_ONLY))), None)
-
-    def pending(self, number: int) -> int:
-        """How many of a trial's requests are open or claimed."""
-        statement = sa.select(sa.func.count()).where(
-            self._mine,
-            evaluation.c.number == number,
-            evaluation.c.state.in_(("open", "claimed")),
-        )
-        with self._engine.connect() as connection:
-            return connection.scalar(statement) or 0
-
-    def pinned(self) -> set[str]:
-        """Addresses of the checkpoints that somebody reads or will read."""
-        needed = sa.or_(
-            evaluation.c.state.in_(("open", "claimed")),
-            sa.and_(evaluation.c.state == "cancelled", live(evaluation)),
-        )
-        statement = sa.select(evaluation.c.checkpoint).where(
-            self._mine, needed, evaluation.c.checkpoint.is_not(None)
-        )
-        with self._engine.connect() as connection:
-            return {address for address in connection.scalars(statement) if address is not None}
-
-    def counts(self) -> dict[str, int]:
-        """Number of evaluations by state; states without any are left out."""
-        statement = (
-            sa.select(evaluation.c.state, sa.func.count())
-            .where(self._mine)
-            .group_by(evaluation.c.state)
-        )
-        with self._engine.connect() as connection:
-            return {row[0]: row[1] for row in connection.execute(statement)}
-
-    def recent(self, count: int) -> list[EvaluationRecord]:
-        """The evaluations that changed last, newest first."""
-        changed = sa.func.greatest(
-            evaluation.c.created_at, evaluation.c.claimed_at, evaluation.c.finished_at
-        )
-        return self._all(
-            sa.select(*RECORD).order_by(changed.desc(), evaluation.c.id.desc()).limit(count)
-        )
-
-    @property
-    def _mine(self) -> sa.ColumnElement[bool]:
-        return evaluation.c.study_id == self._study_id
-
-    def _all(self, statement: sa.Select[Any]) -> list[EvaluationRecord]:
-        with self._engine.connect() as connection:
-            return [
-                EvaluationRecord(**row._mapping)
-                for row in connection.execute(statement.where(self._mine))
-            ]
-
-    def _one(self, connection: Connection, *conditions: sa.ColumnElement[bool]) -> EvaluationRecord:
-        row = connection.execute(sa.select(*RECORD).where(self._mine, *conditions)).one()
-        return EvaluationRecord(**row._mapping)
 
     def _claim(self, worker_id: str) -> Row[Any] | None:
         vanished = sa.and_(evaluation.c.state == "claimed", ~live(evaluation))

@@ -42,6 +42,8 @@ study = sa.Table(
     sa.Column("identity", sa.JSON, nullable=False),
     # Root folder of the checkpoint store.
     sa.Column("checkpoints", sa.Text, nullable=False),
+    # What became of its data, by whoever prepared it first; null until then.
+    sa.Column("data", sa.JSON),
     sa.Column("stop_requested", sa.Boolean, nullable=False, server_default=sa.text("false")),
     sa.Column("created_at", INSTANT, nullable=False, server_default=NOW),
 )
@@ -123,6 +125,8 @@ evaluation = sa.Table(
     sa.Column("examples", sa.BigInteger, nullable=False),
     # Nominal examples of the rung that this evaluation decides, if it does.
     sa.Column("rung", sa.BigInteger),
+    # Whether it is on the test set, for the base model and the winner.
+    sa.Column("test", sa.Boolean, nullable=False, server_default=sa.text("false")),
     # Address in the checkpoint store; null for the base model.
     sa.Column("checkpoint", sa.Text),
     sa.Column("state", sa.Text, nullable=False, server_default="open"),
@@ -137,7 +141,7 @@ evaluation = sa.Table(
     # Whether the value went to Optuna as an intermediate value.
     sa.Column("reported", sa.Boolean, nullable=False, server_default=sa.text("false")),
     sa.Column("error", sa.Text),
-    sa.UniqueConstraint("study_id", "number", "step"),
+    sa.UniqueConstraint("study_id", "number", "step", "test"),
     sa.CheckConstraint("state IN ('open', 'claimed', 'done', 'failed', 'cancelled')", name="state"),
     sa.CheckConstraint("(trial_id IS NULL) = (number IS NULL)", name="base"),
 )
@@ -145,7 +149,11 @@ evaluation = sa.Table(
 # The unique constraint treats nulls as distinct, so the base model needs its own.
 BASE_ONLY = evaluation.c.number.is_(None)
 base_evaluation = sa.Index(
-    "uq_evaluation_base", evaluation.c.study_id, unique=True, postgresql_where=BASE_ONLY
+    "uq_evaluation_base",
+    evaluation.c.study_id,
+    evaluation.c.test,
+    unique=True,
+    postgresql_where=BASE_ONLY,
 )
 
 claimable_evaluation = sa.Index(

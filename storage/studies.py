@@ -27,6 +27,8 @@ class StudyRecord:
     """The part of the specification that may not change."""
     checkpoints: str
     """Root folder of the checkpoint store."""
+    data: dict[str, Any] | None
+    """What became of its data; None until it was prepared."""
     stop_requested: bool
     created_at: datetime
 
@@ -79,6 +81,10 @@ class Studies:
     def update_spec(self, study_id: int, spec: dict[str, Any]) -> None:
         """Replace the specification, whose identity the caller has compared."""
         self._update(study_id, spec=spec)
+
+    def note_data(self, study_id: int, report: dict[str, Any]) -> None:
+        """Store what became of the study's data."""
+        self._update(study_id, data=report)
 
     def request_stop(self, study_id: int) -> None:
         """Have no more trials started or continued."""

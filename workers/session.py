@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpo.search.final import FinalTest
 from hpo.search.register import find
 from hpo.search.study import StudySearch
 from hpo.spec.errors import DatabaseError, InputError, StudyError
@@ -20,6 +21,8 @@ from storage.queue import EvaluationQueue
 from storage.studies import Studies, StudyRecord
 from storage.trials import TrialLeases
 from storage.workers import WorkerKind, Workers, new_worker_id, session_name
+from workers.data.prepared import PreparedData
+from workers.data.recipe import Recipe
 from workers.stop import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,8 @@ class WorkerOptions:
     study: str
     database_url: str
     device: str
+    data_cache: Path
+    """Where prepared data is kept on this machine."""
     lease_seconds: float = 60.0
     wait_seconds: float = 0.0
     """How long to wait for the database and the study to appear."""
@@ -53,6 +58,7 @@ class StudySession:
     listener: Listener
     stop: StopSignal
     workers: Workers
+    data_cache: Path
     lease_seconds: float
 
     @property
@@ -69,6 +75,26 @@ class StudySession:
                 "that the trial worker writes to at the same path"
             )
 
+    def data(self) -> PreparedData:
+        """The study's data, from this machine's cache or prepared now.
+
+        Raises InputError when it is missing, malformed or not what the study's
+        other processes have.
+        """
+        from workers.data.prepare import prepare
+
+        prepared = prepare(Recipe.of(self.spec), self.data_cache)
+        report = self._current().data
+        if report is None:
+            Studies(self.database).note_data(self.record.id, prepared.report.as_dict())
+        elif report["hash"] != prepared.report.hash:
+            raise InputError(
+                f"the data that is read here ({prepared.report.hash}) is not the data of the "
+                f"study {self.record.name!r} ({report['hash']}); put the same files here, or "
+                "compare hpo data prepare on both machines"
+            )
+        return prepared
+
     def phase(self, text: str) -> None:
         """Show people what this worker is doing."""
         self.workers.phase(self.worker_id, text)
@@ -81,9 +107,18 @@ class StudySession:
         """Trials in total, as it stands now: a budget may be raised."""
         return StudySpec.model_validate(self._current().spec).budget.trials
 
-    def over(self) -> bool:
+    def trials_over(self) -> bool:
         """Whether every trial of the budget has ended."""
         return self.trials.count() >= self.budget() and self.trials.unfinished() == 0
+
+    def tests_pending(self) -> bool:
+        """Whether scores on the test set are missing; they are asked for now.
+
+        Only when the trials are over.
+        """
+        final = FinalTest(self.queue, self.search)
+        final.ask()
+        return final.pending()
 
     def _current(self) -> StudyRecord:
         record = Studies(self.database).by_id(self.record.id)
@@ -122,6 +157,7 @@ def open_session(
             listener=listener,
             stop=stop,
             workers=workers,
+            data_cache=options.data_cache,
             lease_seconds=seconds,
         )
     finally:

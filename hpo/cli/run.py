@@ -99,15 +99,17 @@ def validate(
     from hpo.cli.show import spec_lines
     from hpo.launch.home import variables
     from hpo.launch.inputs import check_device, check_inputs, make_inputs
+    from hpo.results.data import data_lines
     from hpo.spec.load import load_study
 
     spec = load_study(study, variables())
     make_inputs(study)
-    inputs = check_inputs(spec)
+    data = check_inputs(spec)
     if device is None:
         check_device(spec.devices.trial, "devices.trial")
         check_device(spec.devices.evaluation, "devices.evaluation")
-    for line in [*spec_lines(spec), *inputs, "valid"]:
+    found = data_lines(data.as_dict())
+    for line in [*spec_lines(spec), *found, *data.warnings(), "valid"]:
         print(line)
 
 

@@ -37,11 +37,14 @@ def create(study: Study, database: Database = None) -> None:
     """
     from hpo.launch.home import home
     from hpo.launch.run import prepare
+    from hpo.results.data import show_on_dashboard
+    from hpo.results.snapshot import StudyView
     from hpo.search.register import register
 
-    spec = prepare(study)
+    spec, data = prepare(study)
     with _connected(database) as connection:
-        _, created = register(connection, spec, home())
+        record, created = register(connection, spec, home(), data.as_dict())
+        show_on_dashboard(StudyView(connection, record).search.study, data.as_dict())
     print(f"study {spec.name}: {'created' if created else 'exists already, the same study'}")
 
 
@@ -78,6 +81,7 @@ def show(study: Name, database: Database = None, json_output: Json = False) -> N
     from rich.console import Console
 
     from hpo.cli.show import render, spec_lines
+    from hpo.results.data import data_lines
     from hpo.results.snapshot import StudyView
     from hpo.search.register import find
 
@@ -89,6 +93,8 @@ def show(study: Name, database: Database = None, json_output: Json = False) -> N
         return
     console = Console()
     for line in spec_lines(view.spec):
+        console.print(line, markup=False, highlight=False)
+    for line in data_lines(view.record.data) if view.record.data else ():
         console.print(line, markup=False, highlight=False)
     console.print(render(snapshot))
 

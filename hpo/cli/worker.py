@@ -91,7 +91,7 @@ def _process(parent: int | None) -> Iterator[StopSignal]:
     is a reason to try again.
     """
     from hpo.launch.outage import is_away, reason
-    from hpo.launch.parent import stop_with_parent
+    from hpo.parent import stop_with_parent
     from workers.stop import StopSignal
 
     stop = StopSignal()
@@ -113,12 +113,12 @@ def _options(
     study: str, database: str | None, device: str, lease_seconds: float, wait: bool
 ) -> Iterator[WorkerOptions]:
     """What a worker is started with; an embedded server runs meanwhile."""
-    from hpo.launch.home import database_url
+    from hpo.launch.home import data_cache, database_url
     from workers.session import WorkerOptions
 
     seconds = FOREVER if wait else 0.0
     with database_url(database) as url:
-        yield WorkerOptions(study_name(study), url, device, lease_seconds, seconds)
+        yield WorkerOptions(study_name(study), url, device, data_cache(), lease_seconds, seconds)
 
 
 def _chosen_gpu(device: str) -> str:

@@ -6,7 +6,7 @@ import os
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from hpo.launch.home import DATABASE_VARIABLE
-from hpo.launch.parent import stop_with_parent
+from hpo.parent import stop_with_parent
 from storage.database import Database
 
 HOST = "127.0.0.1"

@@ -21,6 +21,11 @@ def home() -> Path:
     return platformdirs.user_state_path("hpo").resolve()
 
 
+def data_cache() -> Path:
+    """Where prepared data is kept."""
+    return home() / "data"
+
+
 def variables() -> Mapping[str, str]:
     """What `${NAME}` may stand for in a study file."""
     return {**os.environ, HOME_VARIABLE: str(home())}

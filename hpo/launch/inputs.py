@@ -6,12 +6,18 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hpo.launch.home import home
+from hpo.launch.home import data_cache, home
 from hpo.spec.errors import DeviceError, InputError, OutputError
 from hpo.spec.study import DEVICE, DEVICE_WORDS, StudySpec
+
+if TYPE_CHECKING:
+    from workers.data.report import DataReport
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 MADE_ON_THE_SPOT = ("quickstart", "gsm8k-tiny")
@@ -38,36 +44,35 @@ def make_inputs(study: str) -> None:
         raise InputError(f"the tiny model of the preset {study} could not be made: {last[0]}")
 
 
-def check_inputs(spec: StudySpec) -> list[str]:
-    """Read every data file and look at the model folder; one line per input.
+def check_inputs(spec: StudySpec) -> DataReport:
+    """Look at the model folder and prepare the data, or find it prepared.
 
-    Raises InputError with the lines of all that is missing or malformed.
+    Raises InputError with a line for each of the two that cannot be used.
     """
-    from workers.data.sources import read_generation_set, read_loss_set, read_training_set
+    from workers.data.prepare import prepare
+    from workers.data.recipe import Recipe
 
-    found: list[str] = []
-    problems: list[str] = []
-    checks: list[tuple[str, Callable[[], str]]] = [
-        ("model", lambda: _check_model(spec.model.path)),
-        ("data.train", lambda: f"{len(read_training_set(spec.data))} examples"),
-        ("data.loss", lambda: f"{len(read_loss_set(spec.data))} examples"),
-    ]
-    if spec.data.generation is not None:
-        checks.append(
-            ("data.generation", lambda: f"{len(read_generation_set(spec.data))} examples")
-        )
-    for name, check in checks:
-        try:
-            found.append(f"{name}: {check()}")
-        except InputError as error:
-            if str(error) not in problems:
-                problems.append(str(error))
-    if problems:
-        raise InputError("\n".join(problems))
-    return found
+    try:
+        check_model(spec.model.path)
+    except InputError as error:
+        # The data can still be looked at without a tokenizer.
+        problems = [str(error)]
+        with _collecting(problems):
+            prepare(replace(Recipe.of(spec), tokenizer=None), data_cache())
+        raise InputError("\n".join(problems)) from None
+    return prepare(Recipe.of(spec), data_cache()).report
 
 
-def _check_model(path: str) -> str:
+@contextmanager
+def _collecting(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        problems.append(str(error))
+
+
+def check_model(path: str) -> str:
+    """What a model's path names, in words. Raises InputError when it is not there."""
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

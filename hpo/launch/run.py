@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpo.launch.crew import Crew, Display
 from hpo.launch.devices import trial_memory_fraction
 from hpo.launch.home import configured_url, database_url, home, variables
 from hpo.launch.inputs import check_device, check_inputs, check_output, make_inputs
 from hpo.launch.processes import Child, WorkerKind, dashboard, free_port, worker
+from hpo.results.data import set_line, show_on_dashboard
 from hpo.results.export import write_results
 from hpo.results.snapshot import Snapshot, StudyView
 from hpo.search.register import find, register
@@ -18,6 +20,9 @@ from hpo.spec.load import load_study
 from hpo.spec.study import StudySpec
 from storage.database import Database
 from storage.studies import Studies
+
+if TYPE_CHECKING:
+    from workers.data.report import DataReport
 
 RESULTS = "study_results.yaml"
 
@@ -37,16 +42,15 @@ class RunOptions:
     """How long workers may take to reach a safe point before they are killed."""
 
 
-def prepare(study: str) -> StudySpec:
-    """Load a study file or preset and look at its inputs.
+def prepare(study: str) -> tuple[StudySpec, DataReport]:
+    """Load a study file or preset, look at its model and prepare its data.
 
     Raises SpecError, StudyError or InputError.
     """
     spec = load_study(study, variables())
     make_inputs(study)
     spec = absolute_inputs(spec)
-    check_inputs(spec)
-    return spec
+    return spec, check_inputs(spec)
 
 
 def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Path, bool]:
@@ -55,15 +59,18 @@ def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Pa
     Returns the last snapshot, the file with the results and whether the study
     is finished. Everything started here is stopped here.
     """
-    spec = prepare(study)
+    spec, data = prepare(study)
     output = (options.output or Path("results") / spec.name).resolve()
     workers = _workers(spec, options, output)
     check_output(output)
     with database_url(options.database) as url, Database.open(url) as database:
-        record, created = register(database, spec, home())
+        record, created = register(database, spec, home(), data.as_dict())
         Studies(database).resume(record.id)
         display.note(f"study {spec.name}: {'created' if created else 'taken up again'}")
+        for line in (*map(set_line, data.as_dict()["sets"]), *data.warnings()):
+            display.note(line)
         view = StudyView(database, find(database, spec.name))
+        show_on_dashboard(view.search.study, data.as_dict())
         finished = view.over() or _work(view, url, workers, output, options, display)
         write_results(view, output / RESULTS)
         return view.read(), output / RESULTS, finished

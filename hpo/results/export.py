@@ -14,8 +14,10 @@ import yaml
 import hpo
 from hpo.results.snapshot import Snapshot, StudyView, TrialView
 from hpo.spec.errors import OutputError
+from hpo.spec.identity import input_paths
 from hpo.spec.space import Parameter, Scalar, SearchSpace
 from hpo.spec.training import TrainingConfig
+from storage.records import EvaluationRecord
 
 PACKAGES = (
     "optuna",
@@ -53,7 +55,8 @@ def results(view: StudyView) -> dict[str, Any]:
     return {
         "study": _study(view, snapshot),
         "versions": versions(),
-        "base_model": _scores(snapshot.base),
+        "data": _data(view.record.data),
+        "base_model": _with_test(_scores(snapshot.base), view.final.base()),
         "best_trial": _best(view, best) if best else None,
         "trials_by_state": snapshot.counts(),
         "training": training_config(view, best).model_dump(mode="json") if best else None,
@@ -114,12 +117,8 @@ def _study(view: StudyView, snapshot: Snapshot) -> dict[str, Any]:
         "budget": snapshot.budget,
         "model": view.spec.model.model_dump(mode="json"),
         "inputs": {
-            "model": view.record.identity["model"]["path"],
-            **{
-                name: part["path"]
-                for name, part in view.record.identity["data"].items()
-                if isinstance(part, dict)
-            },
+            place.removeprefix("data."): holder["path"]
+            for place, holder in input_paths(view.record.identity)
         },
         "specification": view.spec.model_dump(mode="json"),
     }
@@ -135,7 +134,7 @@ def _best(view: StudyView, best: TrialView) -> dict[str, Any]:
         "step": best.best_step,
         "examples": best.best_examples,
         "parameters": best.parameters,
-        **((_scores(record.result) if record else None) or {}),
+        **(_with_test(_scores(record.result) if record else None, view.final.winner()) or {}),
         "checkpoint": _checkpoint(view, record.checkpoint) if record else None,
     }
 
@@ -167,6 +166,27 @@ def _scores(result: dict[str, Any] | None) -> dict[str, Any] | None:
             "total": result["total"],
         }
     return scores
+
+
+def _with_test(
+    scores: dict[str, Any] | None, test: EvaluationRecord | None
+) -> dict[str, Any] | None:
+    """Scores on the validation sets, those on the test set beside them."""
+    tested = _scores(test.result) if test is not None else None
+    return scores if scores is None or tested is None else scores | {"test": tested}
+
+
+def _data(report: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What the data was, and what became of it."""
+    if report is None:
+        return None
+    names = ("examples", "kept", "repeated", "dropped", "reported", "counts", "quality")
+    return {
+        "hash": report["hash"],
+        "inputs": report["inputs"],
+        "sets": {part["name"]: {name: part[name] for name in names} for part in report["sets"]},
+        "configuration": report["configuration"],
+    }
 
 
 def _row(trial: TrialView) -> _Row:

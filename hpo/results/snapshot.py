@@ -10,11 +10,13 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.asha import Verdict, verdicts
+from hpo.search.final import FinalTest
 from hpo.search.register import find
 from hpo.search.study import StudySearch
 from hpo.spec.study import StudySpec
 from storage.database import Database
-from storage.queue import EvaluationQueue, EvaluationRecord
+from storage.queue import EvaluationQueue
+from storage.records import EvaluationRecord
 from storage.studies import StudyRecord
 from storage.trials import TrialLeases, TrialRow
 from storage.workers import Workers
@@ -124,6 +126,7 @@ class StudyView:
         self.trials = TrialLeases(database, record.id, seconds=LEASE_SECONDS)
         self.queue = EvaluationQueue(database, record.id, seconds=LEASE_SECONDS)
         self.workers = Workers(database)
+        self.final = FinalTest(self.queue, self.search)
 
     def refresh(self) -> None:
         """Read the study's record again: a person may have stopped it or changed its budget.
@@ -134,8 +137,9 @@ class StudyView:
         self.spec = StudySpec.model_validate(self.record.spec)
 
     def over(self) -> bool:
-        """Whether every trial of the budget has ended."""
-        return self.trials.count() >= self.spec.budget.trials and self.trials.unfinished() == 0
+        """Whether every trial of the budget has ended, and the winner was tested."""
+        ended = self.trials.count() >= self.spec.budget.trials and self.trials.unfinished() == 0
+        return ended and not self.final.pending()
 
     def read(self) -> Snapshot:
         """The study as it is now."""

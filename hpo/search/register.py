@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hpo.search.study import StudySearch
 from hpo.spec.errors import StudyError
@@ -13,8 +14,12 @@ from storage.queue import EvaluationQueue
 from storage.studies import Studies, StudyRecord
 
 
-def register(database: Database, spec: StudySpec, home: Path) -> tuple[StudyRecord, bool]:
+def register(
+    database: Database, spec: StudySpec, home: Path, data: dict[str, Any] | None = None
+) -> tuple[StudyRecord, bool]:
     """The study's record, and whether it was created now.
+
+    `data` tells what became of its data, where that was prepared.
 
     A study of that name with the same identity is taken up again with the
     budget, trackers and devices of `spec`. Raises StudyError when the name
@@ -27,6 +32,7 @@ def register(database: Database, spec: StudySpec, home: Path) -> tuple[StudyReco
     if known is not None:
         _same(known, mine, spec)
         studies.update_spec(known.id, spec.model_dump(mode="json"))
+        _note_data(database, known, data)
         _ask_for_base(database, known.id)
         return _found(studies, spec.name), False
     # The record comes before the first trial: look for it after the trials.
@@ -49,6 +55,7 @@ def register(database: Database, spec: StudySpec, home: Path) -> tuple[StudyReco
         # Another process was faster; its study is compared like any other.
         _same(_found(studies, spec.name), mine, spec)
         return _found(studies, spec.name), False
+    _note_data(database, _found(studies, spec.name), data)
     _ask_for_base(database, study_id)
     return _found(studies, spec.name), True
 
@@ -66,6 +73,21 @@ def find(database: Database, name: str) -> StudyRecord:
             f"allowed: {', '.join(names) or 'none yet, create one with: hpo study create FILE'}"
         )
     return record
+
+
+def _note_data(database: Database, record: StudyRecord, data: dict[str, Any] | None) -> None:
+    """Store what became of the data, once.
+
+    Raises StudyError when the study was begun with other data.
+    """
+    if data is None or (record.data is not None and record.data["hash"] == data["hash"]):
+        return
+    if record.data is not None:
+        raise StudyError(
+            f"the study {record.name!r} was begun with other data ({record.data['hash']}, "
+            f"now {data['hash']}); give the file another name"
+        )
+    Studies(database).note_data(record.id, data)
 
 
 def _ask_for_base(database: Database, study_id: int) -> None:

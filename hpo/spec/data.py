@@ -217,8 +217,8 @@ class ComputedQuality(Strict):
 
     type: Literal["computed"]
     parts: Annotated[
-        list[Literal["length", "completeness", "code", "agreement"]], Field(min_length=1)
-    ] = ["length", "completeness", "code", "agreement"]
+        tuple[Literal["length", "completeness", "code", "agreement"], ...], Field(min_length=1)
+    ] = ("length", "completeness", "code", "agreement")
     """`length`: neither very short nor very long; `completeness`: no cut-off end;
     `code`: its Python blocks parse; `agreement`: the final answer is the `answer`."""
     answer: str | None = None
@@ -283,7 +283,7 @@ class DataSpec(Strict):
     on_error: Literal["stop", "drop"] = "stop"
     """What happens at a row that cannot be used: stop, naming file and line, or
     drop it and count it."""
-    labels: list[str] = []
+    labels: tuple[str, ...] = ()
     """Fields, such as a level or an origin, by which examples are counted."""
     same: Literal["prompt", "example"] = "prompt"
     """Two examples count as the same, and never lie in two sets, when their

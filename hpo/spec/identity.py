@@ -18,6 +18,7 @@ from hpo.spec.study import StudySpec
 
 FROZEN = ("objective", "model", "data", "training", "sampler", "pruner")
 EVALUATION = ("every", "early_stopping")
+DATA_SETS = ("train", "loss", "generation", "test")
 
 
 def identity(spec: StudySpec) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def identity(spec: StudySpec) -> dict[str, Any]:
     content: dict[str, Any] = spec.model_dump(mode="json")
     frozen = {key: content[key] for key in FROZEN}
     frozen["evaluation"] = {key: content["evaluation"][key] for key in EVALUATION}
-    for _, holder in _paths(frozen):
+    for _, holder in input_paths(frozen):
         holder["path"] = fingerprint(holder["path"])
     return frozen
 
@@ -62,18 +63,22 @@ def fingerprint(path: str) -> str:
 def absolute_inputs(spec: StudySpec) -> StudySpec:
     """The spec with every input that exists here named by its absolute path."""
     content = spec.model_dump(mode="json")
-    for _, holder in _paths(content):
+    for _, holder in input_paths(content):
         local = Path(holder["path"]).expanduser()
         if local.exists():
             holder["path"] = str(local.resolve())
     return StudySpec.model_validate(content)
 
 
-def _paths(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def input_paths(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping with a path of an input, by its place in the study file."""
     yield "model", content["model"]
-    for name, holder in content["data"].items():
-        if isinstance(holder, dict):
-            yield f"data.{name}", holder
+    for name in DATA_SETS:
+        part = content["data"].get(name) or {}
+        if part.get("path") is not None:
+            yield f"data.{name}", part
+        for index, source in enumerate(part.get("sources") or ()):
+            yield f"data.{name}.sources.{index}", source
 
 
 def _is_section(value: Any) -> TypeGuard[Mapping[str, Any]]:

@@ -7,45 +7,16 @@ state folder where the environment does not set it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
-from hpo.spec.errors import Problem, SpecError, StudyError
+from hpo.spec.errors import SpecError, StudyError
 from hpo.spec.ladder import Ladder
-from hpo.spec.problems import describe
+from hpo.spec.rules import contradictions, hoisted
 from hpo.spec.space import SearchSpace
 from hpo.spec.study import NoPruner, StudySpec
-
-VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `1e-4` is a number, a key stands once."""
-
-    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
-        # Before merge keys (`<<`) are filled in: what they bring may be overridden.
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} a second time", problem_mark=key.start_mark
-                )
-            seen.add(str(key.value))
-        return node
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+from hpo.spec.tree import read_tree, validate
 
 
 def preset_names() -> list[str]:
@@ -96,19 +67,17 @@ def load_study(study: str, variables: Mapping[str, str]) -> StudySpec:
 
 def parse_study(text: str, shown: str, variables: Mapping[str, str]) -> StudySpec:
     """Validate the text of a study file; `shown` names it in messages."""
-    problems: list[Problem] = []
-    tree = _tree(text, shown, variables, problems)
-    if not isinstance(tree, dict):
-        raise SpecError(shown, [Problem("", _kind(tree), "a mapping of keys to values")])
-    spec, found = _validate(tree)
-    unset = {problem.path for problem in problems}
-    problems += [problem for problem in found if problem.path not in unset]
+    tree, problems = read_tree(text, shown, variables)
+    tree = hoisted(tree)
+    spec, problems = validate(StudySpec, tree, problems)
     space, found = (
         SearchSpace.parse(tree["training"])
         if isinstance(tree.get("training"), dict)
         else (None, [])
     )
     problems += found
+    if spec is not None and space is not None:
+        problems += contradictions(spec, space)
     if problems or spec is None or space is None:
         raise SpecError(shown, problems)
     return complete(spec, space, shown)
@@ -135,61 +104,3 @@ def ladder_of(spec: StudySpec) -> Ladder | None:
     if spec.pruner.min_resource is None:
         raise ValueError("pruner.min_resource is not resolved")
     return Ladder(spec.pruner.min_resource, spec.pruner.reduction_factor)
-
-
-def _tree(text: str, shown: str, variables: Mapping[str, str], problems: list[Problem]) -> Any:
-    try:
-        return _expand(_yaml(text, shown), "", variables, problems)
-    except RecursionError:
-        given = "lists or mappings nested too deeply, or within themselves"
-        raise SpecError(shown, [Problem("", given, "valid YAML")]) from None
-
-
-def _yaml(text: str, shown: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SpecError(shown, [Problem(where, str(error.problem), "valid YAML")]) from error
-    except (yaml.YAMLError, ValueError) as error:
-        # The parser's own ValueErrors are values such as the date 2024-13-45.
-        given = " ".join(str(error).split())
-        raise SpecError(shown, [Problem("", given, "valid YAML")]) from error
-
-
-def _kind(tree: Any) -> str:
-    return "an empty file" if tree is None else f"a {type(tree).__name__}"
-
-
-def _validate(tree: dict[str, Any]) -> tuple[StudySpec | None, list[Problem]]:
-    try:
-        return StudySpec.model_validate(tree), []
-    except ValidationError as error:
-        return None, describe(error, StudySpec, tree)
-
-
-def _expand(node: Any, path: str, variables: Mapping[str, str], problems: list[Problem]) -> Any:
-    if isinstance(node, dict):
-        return {
-            key: _expand(value, f"{path}.{key}" if path else str(key), variables, problems)
-            for key, value in node.items()
-        }
-    if isinstance(node, list):
-        return [_expand(item, f"{path}.{i}", variables, problems) for i, item in enumerate(node)]
-    if isinstance(node, str):
-        return VARIABLE.sub(lambda match: _value(match, path, variables, problems), node)
-    return node
-
-
-def _value(
-    match: re.Match[str], path: str, variables: Mapping[str, str], problems: list[Problem]
-) -> str:
-    name, default = match["name"], match["default"]
-    value = variables.get(name) or default
-    if value is None:
-        problems.append(
-            Problem(path, f"{match[0]}, but {name} is not set", f"set {name} in the environment")
-        )
-        return ""
-    return value

@@ -98,9 +98,17 @@ def known_keys(given: str, allowed: Sequence[str]) -> str:
 def _fields(model: type[BaseModel], given: Any, keys: list[str]) -> list[str]:
     """Field names of the model that the keys lead to."""
     for key in keys:
-        given = given.get(key) if isinstance(given, Mapping) else None
-        model = _model_of(model.model_fields[key].annotation, given) or model
+        given = _inside(given, key)
+        # The place in a list, or the name of an entry, is no field of a model.
+        if (field := model.model_fields.get(key)) is not None:
+            model = _model_of(field.annotation, given) or model
     return list(model.model_fields)
+
+
+def _inside(given: Any, key: str) -> Any:
+    if isinstance(given, list):
+        return given[int(key)]
+    return given.get(key) if isinstance(given, Mapping) else None
 
 
 def _model_of(annotation: Any, given: Any) -> type[BaseModel] | None:

@@ -99,6 +99,11 @@ class TrainingConfig(Strict):
     """Most passes over the training set."""
     max_length: TwoOrMore = 1024
     """Tokens per example; longer ones are cut at the end."""
+    completion: str | None = None
+    """Field of the training set that is trained on; by default the one that the
+    data section names. Choices may also stand there: `data.train.completion`."""
+    quality_weighting: bool = False
+    """Weigh each example's loss by its quality score, from `data.quality`."""
     gradient_clipping: PositiveFloat | None = 1.0
     """Largest norm of the gradient; null switches clipping off."""
     seed: NonNegativeInt = 0

@@ -1,178 +1,265 @@
-"""Examples as token ids: templates, the prompt's boundary, truncation."""
+"""Examples as token ids: layouts, learned spans, many at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from jinja2 import TemplateError
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hpo.spec.errors import InputError
-from hpo.spec.study import DataSpec
-from workers.data.sources import Example
+from hpo.spec import templates
+from hpo.spec.data import DataSpec
+from workers.data.arrays import EncodedArrays, offsets, token_type
+from workers.data.chat import ChatLayout
+from workers.data.encoded import EncodedExample, EncodedSet
+from workers.data.example import Example, RowProblem, UnusableRow
+from workers.data.layout import ChatMLLayout, Layout, PlainLayout, Segment, TextLayout
+from workers.data.special import BREAK, SpecialTokens, refusal
+from workers.data.wording import Wording
+
+TOKENISED_AT_ONCE = 512
+"""Examples per call of the tokenizer; its results take about 150 bytes per token."""
 
 
-@dataclass(frozen=True)
-class EncodedExample:
-    """Token ids of prompt and completion; the end token is the last one."""
+class _Plan(NamedTuple):
+    """An example as segments."""
 
-    input_ids: tuple[int, ...]
+    example: Example
+    prompt: Sequence[Segment]
+    answer: Sequence[Segment]
+
+
+class _Tokens(NamedTuple):
+    """An example as tokens."""
+
+    ids: list[int]
+    learned: list[tuple[int, int]]
     prompt_length: int
-    """Tokens at the start that are given, not learned."""
-
-    @property
-    def counted(self) -> int:
-        """Tokens of the completion, the end token included."""
-        return len(self.input_ids) - self.prompt_length
-
-
-@dataclass(frozen=True)
-class EncodedSet:
-    """A set of examples, and what `max_length` took from it."""
-
-    examples: list[EncodedExample]
-    dropped: int
-    """Examples left out, as their whole completion lay past `max_length`."""
-    truncated: int
-    """Examples that lost the end of their completion."""
+    weight: float
 
 
 class Encoder:
-    """Turns examples into token ids by one template.
+    """Turns examples into token ids by one layout.
 
-    Prompt and completion are tokenised apart, so a prompt has the same tokens
-    in training and in generation.
+    Prompt and answer are tokenised apart, and so is all that is learned from
+    what is not: a prompt has the same tokens in training and in generation.
+    The token that ends an answer is always learned. Special tokens come from
+    the layout alone; what looks like one in the data is spelt out.
 
-    Raises InputError when the tokenizer lacks what the template needs.
+    An example that is one text alone has no prompt and takes no layout: after
+    the start token, where there is one, all of it is learned, with the
+    end-of-sequence token.
+
+    `shots` are the examples for `few_shot: {origin: train}`. Raises InputError
+    when the tokenizer lacks what the layout needs.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, data: DataSpec, max_length: int | None
+        self, tokenizer: PreTrainedTokenizerBase, data: DataSpec, *, shots: Sequence[Example] = ()
     ) -> None:
-        self.max_length = max_length
         self._tokenizer = tokenizer
-        self._separator = data.separator
-        has_template = bool(getattr(tokenizer, "chat_template", None))
-        if data.template == "chat" and not has_template:
-            raise _refusal("a tokenizer without a chat template", "auto or plain")
-        self.template = "chat" if has_template and data.template != "plain" else "plain"
-        if self.template == "plain" and tokenizer.eos_token_id is None:
-            raise _refusal("a tokenizer without an end-of-sequence token", "one that has it")
-        self._start = _start_tokens(tokenizer)
-
-    def encode(self, example: Example) -> EncodedExample | None:
-        """Token ids of an example, cut at `max_length`.
-
-        None when nothing of the completion is left.
-        """
-        cut = _cut(self.encode_whole(example), self.max_length)
-        return cut if cut.counted > 0 else None
-
-    def encode_prompt(self, example: Example) -> list[int]:
-        """Token ids that generation starts from; never cut."""
-        return self._prompt_tokens(self._prompt_text(example))
-
-    def encode_whole(self, example: Example) -> EncodedExample:
-        """Token ids of an example, however long."""
-        text = self._prompt_text(example)
-        prompt = self._prompt_tokens(text)
-        if self.template == "chat":
-            completion = self._chat_completion(example, text)
-        else:
-            completion = [*self._tokens(example.completion), self._eos()]
-        return EncodedExample((*prompt, *completion), len(prompt))
+        self._special = SpecialTokens(tokenizer)
+        self._all = data.loss_on == "all"
+        self.template = _resolved(data.template, tokenizer)
+        """Name of the layout; `text` for a text of the study's own."""
+        wording = Wording(data, shots, self._special)
+        self._layout = self._make_layout(data, wording)
+        start = self._special.start()
+        self._start = [] if start is None else [Segment(str(tokenizer.bos_token), False, start)]
 
     @property
     def end_token(self) -> int:
-        """The token that ends every completion; generation stops at it."""
-        return self.encode_whole(Example("a", "b")).input_ids[-1]
+        """The token that ends every answer; generation stops at it."""
+        return self._layout.ending.token
 
-    def _prompt_text(self, example: Example) -> str:
-        if self.template == "plain":
-            return example.prompt + self._separator
-        return self._render([_message("user", example.prompt)], add_generation_prompt=True)
+    def encode_prompt(self, example: Example) -> list[int]:
+        """Token ids that generation starts from; never cut.
 
-    def _prompt_tokens(self, text: str) -> list[int]:
-        # A chat template writes its own start tokens.
-        start = self._start if self.template == "plain" else []
-        tokens = [*start, *self._tokens(text)]
-        if not tokens:
-            raise _refusal("a prompt without a single token", "a prompt or a separator with text")
-        return tokens
+        Raises InputError where there are none, UnusableRow for an example that
+        does not go with the layout.
+        """
+        prompt = [] if _is_text(example) else self._led(self._layout.prompt(example))
+        ids = next(self._tokenised([_Plan(example, prompt, [])])).ids
+        if not ids:
+            raise _no_prompt(example)
+        return ids
 
-    def _chat_completion(self, example: Example, prompt: str) -> list[int]:
-        """Tokens of the assistant's turn up to the token that ends it."""
-        turns = [_message("user", example.prompt), _message("assistant", example.completion)]
-        whole = self._render(turns, add_generation_prompt=False)
-        if not whole.startswith(prompt):
-            raise _refusal("a chat template that rewrites the prompt once it is answered", "plain")
-        tokens = self._tokens(whole[len(prompt) :])
-        special = set(self._tokenizer.all_special_ids)
-        ends = [index for index, token in enumerate(tokens) if token in special]
-        # Templates put white space after the end of a turn; nobody generates it.
-        return tokens[: ends[-1] + 1] if ends else [*tokens, self._eos()]
+    def encode_whole(self, example: Example) -> EncodedExample:
+        """Token ids of an example, however long. Raises like `encode_prompt`."""
+        tokens = next(self._tokenised([self._plan(example)]))
+        return EncodedExample(tuple(tokens.ids), tuple(tokens.learned), tokens.weight)
 
-    def _render(self, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> str:
-        try:
-            text = self._tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=add_generation_prompt
+    def encode_many(
+        self,
+        examples: Sequence[Example],
+        on_problem: Callable[[int, RowProblem], None] | None = None,
+    ) -> EncodedSet:
+        """What `encode_whole` gives for each, with few calls of the tokenizer.
+
+        An example that does not go with the layout raises UnusableRow, or is
+        left out where `on_problem` takes its index and what is wrong with it.
+        """
+        ids, weights = array("I"), array("f")
+        spans = array("i")
+        lengths, counts = array("q"), array("q")
+        for tokens in self._stream(examples, on_problem):
+            ids.extend(tokens.ids)
+            weights.append(tokens.weight)
+            lengths.append(len(tokens.ids))
+            counts.append(len(tokens.learned))
+            for span in tokens.learned:
+                spans.extend(span)
+        return EncodedSet(
+            EncodedArrays(
+                tokens=np.array(ids, token_type(len(self._tokenizer))),
+                offsets=offsets(lengths),
+                spans=np.array(spans, np.int32).reshape(-1, 2),
+                span_offsets=offsets(counts),
+                weights=np.array(weights, np.float32),
             )
-        except TemplateError as error:
-            raise _refusal(f"a chat template that fails ({error})", "plain") from error
-        assert isinstance(text, str)
-        return text
+        )
 
-    def _tokens(self, text: str) -> list[int]:
-        tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return tokens
+    def segments(self, example: Example) -> list[tuple[str, bool]]:
+        """The text that is tokenised, in parts, and whether each is learned."""
+        plan = self._plan(example)
+        return [
+            (segment.text.replace(BREAK, ""), segment.learned)
+            for segment in self._marked((*plan.prompt, *plan.answer))
+        ]
 
-    def _eos(self) -> int:
-        eos = self._tokenizer.eos_token_id
-        if not isinstance(eos, int):
-            raise _refusal("a tokenizer without an end-of-sequence token", "one that has it")
-        return eos
+    def prompt_text(self, example: Example) -> str:
+        """The text that generation starts from, start token included."""
+        prompt = [] if _is_text(example) else self._led(self._layout.prompt(example))
+        return "".join(segment.text for segment in prompt).replace(BREAK, "")
+
+    def _make_layout(self, data: DataSpec, wording: Wording) -> Layout:
+        text = templates.layout_text(data.template)
+        if text is not None:
+            bos = self._tokenizer.bos_token
+            start = None if bos is None else str(bos)
+            return TextLayout(text, wording, self._special, data, start)
+        if self.template == "chat":
+            return ChatLayout(self._tokenizer, wording, self._special)
+        if self.template == "chatml":
+            return ChatMLLayout(wording, self._special)
+        return PlainLayout(wording, self._special, data.separator)
+
+    def _plan(self, example: Example) -> _Plan:
+        if _is_text(example):
+            return _Plan(example, self._start, self._text(example))
+        prompt, answer = self._layout.both(example)
+        return _Plan(example, self._led(prompt), answer)
+
+    def _text(self, example: Example) -> list[Segment]:
+        ending = self._special.end_of_text()
+        text = self._special.disarm(example.completion)
+        return [Segment(text, True), Segment(ending.shown, True, ending.token)]
+
+    def _led(self, prompt: list[Segment]) -> list[Segment]:
+        return prompt if self._layout.leads else [*self._start, *prompt]
+
+    def _marked(self, segments: Sequence[Segment]) -> Sequence[Segment]:
+        if not self._all:
+            return segments
+        return [segment._replace(learned=True) for segment in segments]
+
+    def _stream(
+        self,
+        examples: Sequence[Example],
+        on_problem: Callable[[int, RowProblem], None] | None,
+    ) -> Iterator[_Tokens]:
+        plans: list[_Plan] = []
+        for index, example in enumerate(examples):
+            try:
+                plans.append(self._plan(example))
+            except UnusableRow as unusable:
+                if on_problem is None:
+                    raise
+                on_problem(index, unusable.problem)
+            if len(plans) == TOKENISED_AT_ONCE:
+                yield from self._tokenised(plans)
+                plans = []
+        yield from self._tokenised(plans)
+
+    def _tokenised(self, plans: Sequence[_Plan]) -> Iterator[_Tokens]:
+        """The plans' tokens, all from one call of the tokenizer."""
+        texts = [text for plan in plans for part in plan[1:] for text in _texts(part)]
+        found = iter(self._token_lists(texts))
+        for plan in plans:
+            yield self._assemble(plan, found)
+
+    def _assemble(self, plan: _Plan, found: Iterator[list[int]]) -> _Tokens:
+        """Put an example together from the tokens of its texts, which come in order."""
+        ids: list[int] = []
+        learned: list[tuple[int, int]] = []
+        self._extend(ids, learned, plan.prompt, found)
+        prompt_length = len(ids)
+        if plan.answer and not prompt_length and not _is_text(plan.example):
+            raise _no_prompt(plan.example)
+        self._extend(ids, learned, plan.answer, found)
+        quality = plan.example.quality
+        # As it will be stored.
+        weight = 1.0 if quality is None else float(np.float32(quality))
+        return _Tokens(ids, learned, prompt_length, weight)
+
+    def _extend(
+        self,
+        ids: list[int],
+        learned: list[tuple[int, int]],
+        segments: Sequence[Segment],
+        found: Iterator[list[int]],
+    ) -> None:
+        for segment in segments:
+            # Nothing predicts the first token.
+            start = max(len(ids), 1)
+            if segment.token is not None:
+                ids.append(segment.token)
+            for _ in _texts([segment]):
+                ids += next(found)
+            if (segment.learned or self._all) and len(ids) > start:
+                if learned and learned[-1][1] == start:
+                    start = learned.pop()[0]
+                learned.append((start, len(ids)))
+
+    def _token_lists(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        if not self._tokenizer.is_fast:
+            lists: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+            return lists
+        backend = self._tokenizer.backend_tokenizer
+        # What an earlier call of the tokenizer may have left switched on.
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = False
+        found = backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in found]
 
 
-def encode_all(encoder: Encoder, examples: Iterable[Example]) -> EncodedSet:
-    """Encode a set and count what `max_length` took from it."""
-    return truncate_all(map(encoder.encode_whole, examples), encoder.max_length)
+def _texts(segments: Iterable[Segment]) -> Iterator[str]:
+    """The texts that are tokenised each by itself."""
+    for segment in segments:
+        if segment.token is None:
+            yield from filter(None, segment.text.split(BREAK))
 
 
-def truncate_all(examples: Iterable[EncodedExample], max_length: int | None) -> EncodedSet:
-    """Cut whole encoded examples at `max_length` tokens.
-
-    Lets trials with different lengths share one tokenised set.
-    """
-    kept: list[EncodedExample] = []
-    dropped = truncated = 0
-    for example in examples:
-        cut = _cut(example, max_length)
-        if cut.counted <= 0:
-            dropped += 1
-            continue
-        truncated += cut is not example
-        kept.append(cut)
-    return EncodedSet(kept, dropped, truncated)
+def _is_text(example: Example) -> bool:
+    return len(example.turns) == 1
 
 
-def _cut(example: EncodedExample, max_length: int | None) -> EncodedExample:
-    if max_length is None or len(example.input_ids) <= max_length:
-        return example
-    return replace(example, input_ids=example.input_ids[:max_length])
+def _resolved(template: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    if templates.layout_text(template) is not None:
+        return template if template in templates.NAMED else "text"
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    if template == "auto":
+        return "chat" if has_template else "plain"
+    if template == "chat" and not has_template:
+        raise refusal("a tokenizer without a chat template", "auto, chatml or plain")
+    return template
 
 
-def _start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The start token, where the tokenizer sets one before every text."""
-    around: list[Any] = list(tokenizer("")["input_ids"])
-    bos = tokenizer.bos_token_id
-    return [bos] if isinstance(bos, int) and bos in around else []
-
-
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
-
-
-def _refusal(given: str, allowed: str) -> InputError:
-    return InputError(f"data.template: given {given}; allowed: {allowed}")
+def _no_prompt(example: Example) -> Exception:
+    where = f" ({example.where})" if example.where else ""
+    return refusal(f"a prompt without a single token{where}", "a prompt or a separator with text")

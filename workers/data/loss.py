@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -19,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hpo.spec.errors import InputError
 from workers.data.collate import IGNORED, Batch, collate
-from workers.data.encode import EncodedExample
+from workers.data.encoded import EncodedExample, lengths_of
 
 LOGITS_PER_CHUNK = 1 << 27
 """Logits held at a time: 512 MiB in float32."""
@@ -48,31 +49,40 @@ class LossResult:
             return math.inf
 
 
-def token_losses(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, int]:
+def token_losses(
+    model: nn.Module, batch: Batch, *, weighted: bool = False
+) -> tuple[torch.Tensor, float]:
     """Sum of the cross-entropies of the counted tokens, and their number.
 
     `model` is a transformers causal language model or one that peft wrapped.
-    The sum is a float32 scalar in nats. Logits are computed at counted
-    positions only, in chunks, which are computed again in the backward pass
-    where there are several.
+    The sum is a float32 scalar in nats. With `weighted`, which is for training
+    alone, each token counts its example's weight times, in both results.
+    Logits are computed at counted positions only, in chunks, which are
+    computed again in the backward pass where there are several.
     """
     causal = causal_model(model)
     hidden = causal.base_model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
     ).last_hidden_state
     targets = batch.labels[:, 1:]
     counted = targets != IGNORED
     hidden, targets = hidden[:, :-1][counted], targets[counted]
+    weights = batch.weights[:, 1:][counted] if weighted else None
+    number = batch.weighted if weighted else batch.counted
     chunk = max(1, LOGITS_PER_CHUNK // causal.config.get_text_config().vocab_size)
     if len(targets) <= chunk:
-        return _chunk_loss(causal, hidden, targets), batch.counted
+        return _chunk_loss(causal, hidden, targets, weights), number
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     for start in range(0, len(targets), chunk):
         part = slice(start, start + chunk)
+        part_weights = None if weights is None else weights[part]
         total = total + checkpoint(
-            _chunk_loss, causal, hidden[part], targets[part], use_reentrant=False
+            _chunk_loss, causal, hidden[part], targets[part], part_weights, use_reentrant=False
         )
-    return total, batch.counted
+    return total, number
 
 
 @torch.no_grad()
@@ -88,16 +98,17 @@ def evaluation_loss(
     """Loss over a whole set, summed in float64.
 
     Examples are sorted by length and batched up to `tokens_per_batch` padded
-    tokens per forward pass (an example longer than that goes alone).
+    tokens per forward pass (an example longer than that goes alone). Their
+    weights are for training and change nothing here.
     `on_progress` is called after each forward pass.
     """
     total = torch.zeros((), dtype=torch.float64, device=device)
     tokens = 0
     with _evaluating(model):
         for part in batches_by_length(examples, tokens_per_batch):
-            losses, counted = token_losses(model, collate(part, pad_id=pad_id, device=device))
-            total += losses
-            tokens += counted
+            batch = collate(part, pad_id=pad_id, device=device)
+            total += token_losses(model, batch)[0]
+            tokens += batch.counted
             if on_progress is not None:
                 on_progress()
     return LossResult(total.item(), tokens)
@@ -108,7 +119,8 @@ def batches_by_length(
 ) -> Iterator[list[EncodedExample]]:
     """Examples from short to long in batches of at most so many padded tokens."""
     batch: list[EncodedExample] = []
-    for example in sorted(examples, key=lambda example: len(example.input_ids)):
+    for index in np.argsort(lengths_of(examples), kind="stable").tolist():
+        example = examples[index]
         if batch and (len(batch) + 1) * len(example.input_ids) > tokens_per_batch:
             yield batch
             batch = []
@@ -141,8 +153,13 @@ def check_loss(model: nn.Module, device: torch.device) -> None:
         )
 
 
-def _chunk_loss(causal: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return cross_entropy(_logits(causal, hidden), targets, reduction="sum")
+def _chunk_loss(
+    causal: Any, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
+) -> torch.Tensor:
+    logits = _logits(causal, hidden)
+    if weights is None:
+        return cross_entropy(logits, targets, reduction="sum")
+    return cross_entropy(logits, targets, reduction="none") @ weights
 
 
 def _logits(causal: Any, hidden: torch.Tensor) -> torch.Tensor:

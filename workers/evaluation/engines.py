@@ -26,7 +26,7 @@ from workers.evaluation.likelihood import LikelihoodModel
 from workers.evaluation.weights import verify_full
 
 if TYPE_CHECKING:
-    from workers.data.encode import EncodedExample
+    from workers.data.encoded import EncodedExample
     from workers.data.loss import LossResult
     from workers.evaluation.generation import GenerationEngine
 

@@ -17,7 +17,7 @@ from workers.evaluation.weights import Layout, read_tensors
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from workers.data.encode import EncodedExample
+    from workers.data.encoded import EncodedExample
 
 
 class LikelihoodModel:

@@ -14,7 +14,7 @@ from workers.evaluation.accuracy import wilson_interval
 from workers.evaluation.grading import Grader, Task
 
 if TYPE_CHECKING:
-    from workers.data.encode import EncodedExample
+    from workers.data.encoded import EncodedExample
     from workers.evaluation.engines import EvaluationEngines
 
 _KEPT_ANSWERS = 8
@@ -32,6 +32,11 @@ class GenerationSet:
     max_new_tokens: int
     stop_token_ids: Sequence[int] = ()
     """End tokens besides the model's own, such as a chat template's."""
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt with its answer."""
+        return max((len(prompt) for prompt in self.prompts), default=0) + self.max_new_tokens
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from hpo.spec.data import GenerationData
 from hpo.spec.errors import InputError
-from hpo.spec.study import DataSpec
 from storage.checkpoints import Checkpoint, CheckpointError
 from storage.errors import LeaseLost
-from storage.queue import EvaluationRequest
-from workers.data.encode import Encoder, encode_all
-from workers.data.sources import read_generation_set, read_loss_set
-from workers.data.tokenizer import load_tokenizer
+from storage.records import EvaluationRequest
+from workers.data.encode import Encoder
+from workers.data.encoded import EncodedExample
+from workers.data.prepared import PreparedData
+from workers.data.tokens import load_encoder
 from workers.evaluation.engines import EvaluationEngines
 from workers.evaluation.grading import Grader
 from workers.evaluation.score import EvaluationSets, GenerationSet, Scores, score
@@ -27,27 +28,32 @@ from workers.stop import StopRequested, StopSignal
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
+VALIDATION, TEST = "validation", "test"
+"""Names of the sets: what trials are judged by, and what only the winner is scored on."""
 
 
 def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
     """Answer a study's requests until it is over or a stop is asked for."""
     with open_session("evaluation", options, stop) as session:
-        if session.over():
+        if session.trials_over() and not session.tests_pending():
             return
-        session.phase("reading the evaluation sets")
+        session.phase("preparing the evaluation sets")
         sets = load_sets(session)
         session.phase("building the engines")
         engines = load_engines(session, sets, options.device)
         try:
             with Grader() as grader:
-                scorer = partial(
-                    score,
-                    engines,
-                    grader,
-                    sets=sets,
-                    tokens_per_batch=session.spec.evaluation.tokens_per_batch,
-                )
-                EvaluationWorker(session, scorer).run()
+                scorers: dict[str, Scorer] = {
+                    name: partial(
+                        score,
+                        engines,
+                        grader,
+                        sets=part,
+                        tokens_per_batch=session.spec.evaluation.tokens_per_batch,
+                    )
+                    for name, part in sets.items()
+                }
+                EvaluationWorker(session, scorers).run()
         finally:
             engines.close()
 
@@ -69,7 +75,8 @@ class EvaluationWorker:
     """Claims a request, scores its checkpoint, reports to the study."""
 
     session: StudySession
-    scorer: Scorer
+    scorers: Mapping[str, Scorer]
+    """One for each of the sets, `validation` and perhaps `test`."""
 
     def run(self) -> None:
         """Answer requests until the study is over or stopped."""
@@ -77,7 +84,7 @@ class EvaluationWorker:
             request = self.session.queue.claim(self.session.worker_id)
             if request is not None:
                 self.answer(request)
-            elif self.session.over():
+            elif self.session.trials_over() and not self.session.tests_pending():
                 return
             else:
                 self.session.phase("waiting for a checkpoint")
@@ -112,7 +119,8 @@ class EvaluationWorker:
         if request.checkpoint is not None:
             with renewer.through():
                 checkpoint = self.session.checkpoints.open(request.checkpoint)
-        return self.scorer(checkpoint, on_progress=progress)
+        scorer = self.scorers[TEST if request.test else VALIDATION]
+        return scorer(checkpoint, on_progress=progress)
 
     def _refuse(self, request: EvaluationRequest, error: CheckpointError) -> None:
         """Fail a request, unless this worker sees no checkpoint at all.
@@ -129,6 +137,8 @@ class EvaluationWorker:
 
     def _report(self, request: EvaluationRequest, scores: Scores) -> bool:
         """Report a rung's value to the study when it is the trial's turn."""
+        if request.test:
+            return False
         value = getattr(scores, self.session.spec.objective.metric)
         if request.trial_id is None:
             self.session.search.note_base(scores.as_dict())
@@ -141,58 +151,77 @@ class EvaluationWorker:
         return self.session.search.report(request.trial_id, request.rung, value, earlier)
 
 
-def load_sets(session: StudySession) -> EvaluationSets:
-    """Read and tokenise the evaluation sets, once.
+def load_sets(session: StudySession) -> dict[str, EvaluationSets]:
+    """Prepare the evaluation sets, once: `validation`, and `test` where there is one.
 
     Raises InputError when one is missing or malformed.
     """
-    spec = session.spec
+    data = session.spec.data
+    prepared = session.data()
+    encoder = load_encoder(session.spec.model.path, data, prepared.shots)
     max_length = max(session.search.max_lengths())
-    encoder = Encoder(load_tokenizer(spec.model.path), spec.data, max_length)
-    encoded = encode_all(encoder, read_loss_set(spec.data))
-    if encoded.truncated or encoded.dropped:
+    generation = data.generation
+    items = _items(prepared, "generation", generation, encoder) if generation else None
+    found = {VALIDATION: EvaluationSets(_loss_set(prepared, "loss", max_length), items)}
+    if data.test is not None:
+        items = _items(prepared, "test", data.test, encoder) if generation else None
+        found[TEST] = EvaluationSets(_loss_set(prepared, "test", max_length), items)
+    return found
+
+
+def _loss_set(prepared: PreparedData, name: str, max_length: int) -> Sequence[EncodedExample]:
+    cut = prepared.encoded(name).cut(max_length)
+    if cut.truncated or cut.dropped:
         logger.warning(
-            "loss set: %d examples cut and %d left out at %d tokens",
-            encoded.truncated,
-            encoded.dropped,
+            "%s set: %d examples cut and %d left out at %d tokens",
+            name,
+            cut.truncated,
+            cut.dropped,
             max_length,
         )
-    return EvaluationSets(encoded.examples, _generation_set(spec.data, encoder))
+    if not len(cut.examples):
+        raise InputError(
+            f"data.{name}: nothing that is learned is left of it at {max_length} tokens; "
+            "allowed: a larger training.max_length"
+        )
+    return cut.examples
 
 
-def _generation_set(data: DataSpec, encoder: Encoder) -> GenerationSet | None:
-    if data.generation is None:
-        return None
-    examples = read_generation_set(data)
+def _items(
+    prepared: PreparedData, name: str, spec: GenerationData, encoder: Encoder
+) -> GenerationSet:
+    examples = prepared.examples(name)
     return GenerationSet(
         prompts=[encoder.encode_prompt(example) for example in examples],
         references=[example.completion for example in examples],
-        task=data.generation.task,
-        max_new_tokens=data.generation.max_new_tokens,
+        task=spec.task,
+        max_new_tokens=spec.max_new_tokens,
         stop_token_ids=[encoder.end_token],
     )
 
 
-def load_engines(session: StudySession, sets: EvaluationSets, device: str) -> EvaluationEngines:
-    """Build the engines on the base model, once."""
-    items = sets.generation
-    prompts = items.prompts if items is not None else []
-    answer = items.max_new_tokens if items is not None else 0
+def load_engines(
+    session: StudySession, sets: dict[str, EvaluationSets], device: str
+) -> EvaluationEngines:
+    """Build the engines on the base model, once, long enough for every set."""
+    every = [part.generation for part in sets.values() if part.generation is not None]
+    longest = max((items.longest for items in every), default=0)
     return EvaluationEngines.load(
         session.spec.model,
         session.spec.evaluation,
         device=device,
-        max_model_len=max((len(prompt) for prompt in prompts), default=0) + answer,
+        max_model_len=longest,
         lora_rank=session.search.largest_rank(),
-        generation=items is not None,
+        generation=bool(every),
     )
 
 
 def describe(request: EvaluationRequest) -> str:
     """The request in words."""
+    on = " on the test set" if request.test else ""
     if request.trial_id is None:
-        return "the base model"
-    return f"trial {request.number}, batch {request.step}"
+        return f"the base model{on}"
+    return f"trial {request.number}, batch {request.step}{on}"
 
 
 def summary(scores: Scores) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from hpo.search.asha import Verdict
 from hpo.search.course import Ending, Point, best_point, decide
 from storage.checkpoints import Kind
-from storage.queue import EvaluationRecord
+from storage.records import EvaluationRecord
 from storage.trials import TrialLease
 from workers.session import StudySession
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from workers.data.encode import EncodedExample
+from workers.data.encoded import EncodedExample, lengths_of
 from workers.trial.failures import DoesNotFit
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class MicroBatch:
         cls, effective: int, examples: Sequence[EncodedExample], device: torch.device
     ) -> MicroBatch:
         """As many of the longest examples as a device of this type should take."""
-        longest = max(len(example.input_ids) for example in examples)
+        longest = int(lengths_of(examples).max())
         tokens = PADDED_TOKENS.get(device.type, PADDED_TOKENS["cpu"])
         return cls(max(1, min(effective, tokens // longest)))
 

@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from hpo.spec.training import TrainingConfig
 from workers.data.collate import collate
-from workers.data.encode import EncodedExample
+from workers.data.encoded import EncodedExample
 from workers.data.loss import token_losses
 from workers.data.order import ExampleOrder
 from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial

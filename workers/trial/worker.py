@@ -20,8 +20,8 @@ from hpo.spec.training import TrainingConfig
 from storage.checkpoints import CheckpointError
 from storage.errors import LeaseLost
 from storage.trials import TrialLease
-from workers.data.encode import EncodedExample, EncodedSet, Encoder, encode_all, truncate_all
-from workers.data.sources import read_training_set
+from workers.data.encoded import EncodedSet
+from workers.data.prepared import PreparedData
 from workers.data.tokenizer import load_tokenizer, pad_id
 from workers.devices import prepare_device, torch_device
 from workers.faults import is_environment_fault
@@ -51,7 +51,7 @@ class WorkerStopped(HpoError):
 def serve_trials(options: WorkerOptions, stop: StopSignal) -> None:
     """Run the trials of a study until its budget is spent or a stop is asked for."""
     with open_session("trial", options, stop) as session:
-        if session.over():
+        if session.trials_over():
             return
         session.phase("loading the model")
         device = torch_device(options.device)
@@ -66,24 +66,22 @@ class TrialWorker:
     session: StudySession
     model: ReusableModel
     pad_id: int
-    training_set: list[EncodedExample]
+    data: PreparedData
     device: torch.device
-    _cut: dict[int, EncodedSet] = field(default_factory=dict)
+    _cut: dict[tuple[str | None, int], EncodedSet] = field(default_factory=dict)
     _bugs: int = 0
 
     @staticmethod
     def load(session: StudySession, device: torch.device) -> TrialWorker:
-        """Load the base model and read the training set, once.
+        """Load the base model and prepare the data, once.
 
         Raises InputError when either is missing or malformed.
         """
         spec = session.spec
-        examples = read_training_set(spec.data)
+        data = session.data()
         model = ReusableModel.load(spec.model, device=device, methods=session.search.methods())
         tokenizer = load_tokenizer(spec.model.path)
-        encoder = Encoder(tokenizer, spec.data, None)
-        encoded = encode_all(encoder, examples).examples
-        return TrialWorker(session, model, pad_id(tokenizer), encoded, device)
+        return TrialWorker(session, model, pad_id(tokenizer), data, device)
 
     def run(self) -> None:
         """Take up trials until the study is over or stopped."""
@@ -96,7 +94,7 @@ class TrialWorker:
             )
             if lease is not None:
                 self._serve(lease)
-            elif self.session.over():
+            elif self.session.trials_over():
                 return
             else:
                 self.session.phase("idle: other workers hold the remaining trials")
@@ -175,7 +173,7 @@ class TrialWorker:
             run = TrainingRun(
                 attached,
                 config,
-                self._examples(config.max_length).examples,
+                self._examples(config),
                 pad_id=self.pad_id,
                 device=self.device,
                 autocast_dtype=self.model.autocast_dtype,
@@ -217,20 +215,27 @@ class TrialWorker:
             return
         run.load_state(checkpoint.directory)
 
-    def _examples(self, max_length: int) -> EncodedSet:
-        """The training set cut at a length; tokenised once, cut once per length."""
-        if max_length not in self._cut:
-            cut = truncate_all(self.training_set, max_length)
+    def _examples(self, config: TrainingConfig) -> EncodedSet:
+        """What a trial trains on: one prepared set, cut once per length."""
+        key = (config.completion, config.max_length)
+        if key not in self._cut:
+            whole = self.data.training(config.completion)
+            cut = whole.cut(config.max_length)
             if cut.truncated or cut.dropped:
                 logger.warning(
                     "training set: %d of %d examples cut and %d left out at %d tokens",
                     cut.truncated,
-                    len(self.training_set),
+                    len(whole),
                     cut.dropped,
-                    max_length,
+                    config.max_length,
                 )
-            self._cut[max_length] = cut
-        return self._cut[max_length]
+            if not len(cut.examples):
+                raise InvalidTrial(
+                    f"nothing that is learned is left of the training set at {config.max_length} "
+                    "tokens; allowed: a larger max_length"
+                )
+            self._cut[key] = cut.examples
+        return self._cut[key]
 
     def _finish(self, lease: TrialLease, ending: Ending) -> None:
         session = self.session

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from storage.database import Database
 from storage.errors import LeaseLost
-from storage.queue import EvaluationQueue, EvaluationRecord, EvaluationRequest
+from storage.queue import EvaluationQueue
+from storage.records import EvaluationRecord, EvaluationRequest
 from storage.studies import Studies
 from storage.trials import TrialLease, TrialLeases
 

@@ -11,7 +11,7 @@ import pytest
 from worker_lab import Lab, ScriptedEvaluator, story
 
 from storage.database import Database
-from storage.queue import EvaluationRequest
+from storage.records import EvaluationRequest
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 

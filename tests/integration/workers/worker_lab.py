@@ -20,7 +20,8 @@ from hpo.spec.load import parse_study
 from hpo.spec.study import StudySpec
 from storage.checkpoints import Checkpoint
 from storage.database import Database
-from storage.queue import EvaluationQueue, EvaluationRequest
+from storage.queue import EvaluationQueue
+from storage.records import EvaluationRequest
 from storage.trials import TrialLeases
 from storage.workers import Workers
 from workers.evaluation.score import Scores, Timings

@@ -1,0 +1,55 @@
+"""Rules that hold between the data section and what is searched in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hpo.spec.errors import Problem
+from hpo.spec.space import SearchSpace
+from hpo.spec.study import StudySpec
+
+
+def hoisted(tree: dict[str, Any]) -> dict[str, Any]:
+    """A study file whose choices under `data.train.completion` stand in `training`.
+
+    Everything that is searched stands in the training section; the field that
+    is trained on may be written where fields are named, too.
+    """
+    data, training = tree.get("data"), tree.get("training")
+    train = data.get("train") if isinstance(data, Mapping) else None
+    given = train.get("completion") if isinstance(train, Mapping) else None
+    searched = isinstance(given, Mapping) and "choices" in given
+    if not searched or not isinstance(training, Mapping) or "completion" in training:
+        return tree
+    assert isinstance(train, Mapping)
+    rest = {key: value for key, value in train.items() if key != "completion"}
+    return tree | {
+        "data": {**(data or {}), "train": rest},
+        "training": {**training, "completion": given},
+    }
+
+
+def contradictions(spec: StudySpec, space: SearchSpace) -> Iterator[Problem]:
+    """What the data section cannot give to some trial of the space."""
+    fields = [field for field in space.extremes("completion") if field is not None]
+    if fields:
+        yield from _other_completions(spec, fields)
+    if True in space.extremes("quality_weighting") and spec.data.quality is None:
+        allowed = "a quality section, which training.quality_weighting needs"
+        yield Problem("data.quality", "nothing", allowed)
+
+
+def _other_completions(spec: StudySpec, fields: list[str]) -> Iterator[Problem]:
+    """Trials that train on different fields must be scored on the same one."""
+    for name, part in spec.data.evaluation_sets().items():
+        if part.completion is None:
+            yield Problem(
+                f"data.{name}.completion",
+                "nothing",
+                "the field that every trial is scored on, as training.completion chooses "
+                f"another one to train on ({', '.join(fields)})",
+            )
+    if spec.data.same != "prompt":
+        allowed = "prompt, as trials train on different completions"
+        yield Problem("data.same", repr(spec.data.same), allowed)

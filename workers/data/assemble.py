@@ -1,0 +1,243 @@
+"""From what was read to the sets of a study: held out, apart, decontaminated."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hpo.spec.data import Decontamination, EvaluationData, FewShot
+from hpo.spec.errors import InputError
+from workers.data.contamination import Hit, ItemIndex
+from workers.data.example import Example
+from workers.data.gather import Flags, Gathered, Reading, gather
+from workers.data.pool import InOrder
+from workers.data.recipe import Recipe
+from workers.data.report import Losses, text_of
+from workers.data.splits import Hashes, among, held_out, repeats
+from workers.data.tokens import TokenCounts
+
+BATCH = 4096
+"""Examples per task of the pool."""
+PRIORITY = ("test", "loss", "generation")
+"""Whose an example is that two evaluation sets could have; the test set's first."""
+
+
+@dataclass
+class Part:
+    """A set in the making: some of the examples that were gathered."""
+
+    name: str
+    gathered: Gathered
+    alive: Flags
+    lost: Losses
+    examples: int
+    """All that can be kept or dropped."""
+    held: Hashes | None = None
+    """Identities that were held out for it, where `samples` leaves some unused."""
+    reported: dict[str, int] = field(default_factory=dict)
+    repeats: npt.NDArray[np.int64] | None = None
+    """Positions among the kept ones, where some are seen more or less often than once."""
+
+    @property
+    def kept(self) -> npt.NDArray[np.int64]:
+        """Indices of the examples that are left."""
+        return np.flatnonzero(self.alive)
+
+    @property
+    def identity(self) -> Hashes:
+        """Identities of those."""
+        return self.gathered.identity[self.alive]
+
+    @property
+    def reserved(self) -> Hashes:
+        """Identities that no other set may have."""
+        return self.identity if self.held is None else self.held
+
+    def take(self, index: int) -> Example:
+        """One of the examples that were gathered."""
+        return self.gathered.examples[index]
+
+    def drop(self, reason: str, flags: Flags, detail: Callable[[int], str]) -> None:
+        """Take out the living examples that are flagged."""
+        gone = np.flatnonzero(self.alive & flags)
+        self.alive[gone] = False
+        for index in self.lost.wanted(reason, gone):
+            example = self.take(int(index))
+            self.lost.note(reason, example.where, detail(int(index)), text_of(example))
+        self.lost.count(reason, len(gone))
+
+    def content(self) -> bytes:
+        """A hash of what is left, in order."""
+        whole = hashlib.sha256(self.name.encode())
+        whole.update(self.gathered.content[self.alive].tobytes())
+        if self.repeats is not None:
+            whole.update(self.repeats.tobytes())
+        return whole.digest()
+
+    def require_some(self) -> None:
+        """Raise InputError when nothing is left, saying what it was lost to."""
+        if self.alive.any():
+            return
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.lost.counts.items())
+        given = f"{self.examples} examples, of which none is left" if self.examples else "no rows"
+        raise InputError(
+            f"data.{self.name}: given {given}{f' ({reasons})' if reasons else ''}; allowed: a set "
+            "with at least one example: look at where and samples, and loosen what dropped them"
+        )
+
+
+class Assembly:
+    """Gathers each reading once, below a folder, and makes the sets of them."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, count_tokens: Callable[[], TokenCounts] | None
+    ) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        self._count_tokens = count_tokens
+        self._gathered: dict[str, Gathered] = {}
+        self.folders: list[Path] = []
+        """Where the examples of each reading lie."""
+
+    def parts(self) -> tuple[dict[str, Part], list[Example]]:
+        """Every set by its name, the training sets first, and the few-shot examples.
+
+        Raises InputError for what cannot be read and for a set without examples.
+        """
+        evaluation = self._evaluation_parts()
+        training = {
+            name: self._training_part(name, field, evaluation)
+            for name, field in self._recipe.training_sets().items()
+        }
+        shots = self._take_shots(list(training.values()))
+        for part in training.values():
+            if self._recipe.data.decontamination is not None:
+                decontaminate(part, list(evaluation.values()), self._recipe.data.decontamination)
+        parts = {**training, **evaluation}
+        for part in parts.values():
+            part.require_some()
+        for part in training.values():
+            self._weigh(part)
+        return parts, shots
+
+    def gathered_index(self, part: Part) -> int:
+        """Which of `folders` holds a set's examples."""
+        return list(self._gathered.values()).index(part.gathered)
+
+    def _gather(self, reading: Reading) -> Gathered:
+        key = repr(reading)
+        if key not in self._gathered:
+            folder = self._folder / f"examples-{len(self.folders)}"
+            self._gathered[key] = gather(reading, folder, self._count_tokens)
+            self.folders.append(folder)
+        return self._gathered[key]
+
+    def _evaluation_parts(self) -> dict[str, Part]:
+        sets = self._recipe.data.evaluation_sets()
+        found: dict[str, Part] = {}
+        for name in PRIORITY:
+            if name in sets:
+                found[name] = self._evaluation_part(name, sets[name], found.get("test"))
+        return {name: found[name] for name in sets}
+
+    def _evaluation_part(self, name: str, spec: EvaluationData, test: Part | None) -> Part:
+        gathered = self._gather(self._recipe.evaluation_reading(spec))
+        in_test = (
+            among(gathered.identity, [test.reserved])
+            if test is not None
+            else np.zeros_like(gathered.alive)
+        )
+        if spec.fraction is None:
+            part = Part(
+                name, gathered, gathered.alive.copy(), deepcopy(gathered.lost), gathered.made
+            )
+            part.drop("in the test set", in_test, lambda _: "also in the test set")
+            return part
+        drawn = held_out(gathered.identity, gathered.alive & ~in_test, spec.fraction, spec.seed)
+        held = gathered.identity[drawn]
+        part = Part(name, gathered, drawn, Losses(), int(drawn.sum()), held)
+        if spec.samples is not None:
+            beyond = np.cumsum(drawn) > spec.samples
+            part.drop("samples", beyond, lambda _: f"beyond the first {spec.samples}")
+        return part
+
+    def _training_part(
+        self, name: str, completion: str | None, evaluation: dict[str, Part]
+    ) -> Part:
+        gathered = self._gather(self._recipe.training_reading(completion))
+        part = Part(name, gathered, gathered.alive.copy(), deepcopy(gathered.lost), gathered.made)
+        sets = self._recipe.data.evaluation_sets()
+        for other in PRIORITY:
+            if other not in evaluation:
+                continue
+            held = sets[other].fraction is not None
+            reason = f"held out for {other}" if held else f"in the {other} set"
+            there = among(gathered.identity, [evaluation[other].reserved])
+            part.drop(reason, there, lambda _, reason=reason: reason)  # type: ignore[misc]
+        return part
+
+    def _take_shots(self, training: list[Part]) -> list[Example]:
+        few_shot = self._recipe.data.few_shot
+        if few_shot is None or few_shot.origin == "own":
+            return []
+        first = training[0]
+        first.require_some()
+        chosen = np.sort(_draw(first.kept, few_shot))
+        shots = [first.take(int(index)) for index in chosen]
+        taken = first.gathered.identity[chosen]
+        for part in training:
+            there = among(part.gathered.identity, [taken])
+            part.drop("few-shot examples", there, lambda _: "shown in every prompt")
+        return shots
+
+    def _weigh(self, part: Part) -> None:
+        weights = [source.weight for source in self._recipe.data.train.all_sources()]
+        if any(weight != 1 for weight in weights):
+            part.repeats = repeats(part.gathered.origin[part.alive], weights)
+
+
+def _draw(kept: npt.NDArray[np.int64], few_shot: FewShot) -> npt.NDArray[np.int64]:
+    random = np.random.default_rng(few_shot.seed)
+    return random.choice(kept, min(few_shot.count, len(kept)), replace=False)
+
+
+def decontaminate(part: Part, evaluation: Sequence[Part], spec: Decontamination) -> None:
+    """Find training examples that hold an evaluation item; drop or report them."""
+    items = [other.take(int(index)) for other in evaluation for index in other.kept]
+    search = InOrder(partial(ContaminationSearch, ItemIndex(items, spec)))
+    kept = part.kept
+    hits: dict[int, Hit] = {}
+    start = 0
+    for found in search.map(part.gathered.examples.batches(kept, BATCH)):
+        hits |= {int(kept[start + place]): hit for place, hit in found.items()}
+        start += BATCH
+    if spec.action == "report":
+        part.reported["contaminated"] = len(hits)
+    flags = np.zeros_like(part.alive)
+    flags[list(hits)] = True
+
+    def detail(index: int) -> str:
+        hit = hits[index]
+        return f"holds {hit.share:.0%} of {items[hit.item].where}"
+
+    if spec.action == "drop":
+        part.drop("contaminated", flags, detail)
+
+
+@dataclass
+class ContaminationSearch:
+    """Looks for items in lines of examples; lives in a pool's process."""
+
+    index: ItemIndex
+
+    def __call__(self, lines: list[bytes]) -> dict[int, Hit]:
+        """Hits by the line's place."""
+        hits = self.index.hits([text_of(Example.from_line(line)) for line in lines])
+        return {place: hit for place, hit in enumerate(hits) if hit is not None}

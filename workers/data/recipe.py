@@ -1,0 +1,132 @@
+"""Everything that prepared data depends on, and how each set is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpo.spec import templates
+from hpo.spec.data import DataSpec, EvaluationData, Source, WeightedSource
+from hpo.spec.space import SearchSpace
+from hpo.spec.study import StudySpec
+from workers.data.cache import DataCache, key_of
+from workers.data.gather import Reading
+
+FORMAT = 1
+"""Raised whenever prepared data would come out otherwise than before."""
+
+MAPPING = ("format", "prompt", "completion", "messages", "text", "system", "examples")
+"""Fields that an evaluation set takes over from the training set."""
+TRAIN = "train"
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens_map*", "*.model", "*.jinja")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is to be prepared: the data section, for a tokenizer and its trials."""
+
+    data: DataSpec
+    tokenizer: str | None
+    """Folder or hub name of the model; None leaves the examples as texts."""
+    completions: tuple[str, ...] = ()
+    """Fields that trials train on where that is searched; else the data section's own."""
+    max_lengths: tuple[int, ...] = ()
+    """Limits in tokens for which truncation is counted."""
+
+    @staticmethod
+    def of(spec: StudySpec) -> Recipe:
+        """What a study needs."""
+        space = SearchSpace.of(spec.training)
+        fields = [field for field in space.extremes("completion") if field is not None]
+        lengths = [int(length) for length in space.extremes("max_length")]
+        return Recipe(spec.data, spec.model.path, tuple(fields), tuple(sorted(lengths)))
+
+    def training_sets(self) -> dict[str, str | None]:
+        """Names of the training sets, and the field each takes its completions from."""
+        if not self.completions:
+            return {TRAIN: None}
+        return {training_name(field): field for field in self.completions}
+
+    def training_reading(self, completion: str | None = None) -> Reading:
+        """How the training set is read; `completion` in place of the sources' own."""
+        changed = {} if completion is None else {"completion": completion}
+        sources = [source.model_copy(update=changed) for source in self.data.train.all_sources()]
+        return self._reading(sources, cleaned=True)
+
+    def evaluation_reading(self, part: EvaluationData) -> Reading:
+        """How an evaluation set is read, or the set that it is held out of."""
+        own = _mapping(part)
+        if part.path is not None:
+            shared = _mapping(self.data.train)
+            content = part.model_dump(include=set(Source.model_fields))
+            source = WeightedSource.model_validate(
+                {**content, **shared, **own, "path": part.path, "split": part.split}
+            )
+            cleaning = self.data.cleaning
+            return self._reading([source], cleaned=cleaning is not None and cleaning.evaluation)
+        if part.fraction is None:
+            own |= {"where": part.where, "samples": part.samples}
+        sources = [source.model_copy(update=own) for source in self.data.train.all_sources()]
+        return self._reading(sources, cleaned=True)
+
+    def _reading(self, sources: list[WeightedSource], *, cleaned: bool) -> Reading:
+        data = self.data
+        return Reading(
+            # Weights repeat examples; they are read once.
+            sources=tuple(source.model_copy(update={"weight": 1.0}) for source in sources),
+            cleaning=data.cleaning if cleaned else None,
+            fields=layout_fields(data),
+            labels=tuple(data.labels),
+            quality=data.quality,
+            same=data.same,
+            stop=data.on_error == "stop",
+            max_prompt_tokens=data.max_prompt_tokens,
+        )
+
+    def inputs(self, cache: DataCache) -> dict[str, str]:
+        """Hash of each source's content, by its path."""
+        paths = [source.path for source in self.data.train.all_sources()]
+        paths += [part.path for part in self.data.evaluation_sets().values() if part.path]
+        return {path: cache.fingerprint(path) for path in dict.fromkeys(paths)}
+
+    def key(self, cache: DataCache) -> str:
+        """The same for recipes that give the same data."""
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "data": self.data.model_dump(mode="json"),
+            "inputs": self.inputs(cache),
+            "tokenizer": _tokenizer_content(self.tokenizer, cache),
+            "completions": self.completions,
+            "max_lengths": self.max_lengths,
+        }
+        return key_of(content)
+
+
+def training_name(completion: str | None) -> str:
+    """Name of the training set whose completions come from a field."""
+    return TRAIN if completion is None else f"{TRAIN} on {completion}"
+
+
+def layout_fields(data: DataSpec) -> tuple[str, ...]:
+    """Fields of the data that the layout's text names beside the common ones."""
+    text = templates.layout_text(data.template)
+    if text is None:
+        return ()
+    mapped = {data.train.prompt or "prompt", data.train.completion or "completion"}
+    known = {*templates.RESERVED, *templates.DERIVED, *mapped}
+    return tuple(name for name in templates.fields(text) if name not in known)
+
+
+def _mapping(source: Source) -> dict[str, Any]:
+    """The field names that a source states itself."""
+    return source.model_dump(include=set(MAPPING), exclude_unset=True, exclude_none=True)
+
+
+def _tokenizer_content(name: str | None, cache: DataCache) -> Any:
+    """What decides a tokenizer: its files where it is a folder, else its name."""
+    if name is None or not Path(name).expanduser().is_dir():
+        return name
+    folder = Path(name).expanduser()
+    files = sorted({file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)})
+    return [name, *((file.name, cache.fingerprint(str(file))) for file in files)]

@@ -1,0 +1,75 @@
+"""What a tokenizer is needed for while data is prepared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from workers.data.example import Example
+
+if TYPE_CHECKING:
+    from hpo.spec.data import DataSpec
+    from workers.data.encode import Encoder
+    from workers.data.encoded import EncodedSet
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens of an example and of its prompt, for limits."""
+
+    whole: Callable[[Example], int]
+    prompt: Callable[[Example], int]
+
+
+def token_counts(tokenizer: str, data: DataSpec) -> TokenCounts:
+    """Load a tokenizer and count with it, few-shot examples of the training set left out."""
+    encoder = load_encoder(tokenizer, data)
+    return TokenCounts(
+        whole=lambda example: len(encoder.encode_whole(example).input_ids),
+        prompt=lambda example: len(encoder.encode_prompt(example)),
+    )
+
+
+def load_encoder(tokenizer: str, data: DataSpec, shots: Sequence[Example] = ()) -> Encoder:
+    """An encoder with the tokenizer of a model folder or hub name. Raises InputError."""
+    # Heavy: only processes that tokenise import it.
+    from workers.data.encode import Encoder
+    from workers.data.tokenizer import load_tokenizer
+
+    return Encoder(load_tokenizer(tokenizer), data, shots=shots)
+
+
+@dataclass
+class Survey:
+    """What is known about a batch of kept examples."""
+
+    encoded: EncodedSet | None
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    """Examples by label and value."""
+    quality: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Surveyor:
+    """Tokenises and counts lines of examples; lives in a pool's process."""
+
+    encoder: Encoder | None
+
+    @staticmethod
+    def make(tokenizer: str | None, data: DataSpec, shots: Sequence[Example]) -> Surveyor:
+        """Build one in the process that it is to work in."""
+        return Surveyor(load_encoder(tokenizer, data, shots) if tokenizer is not None else None)
+
+    def __call__(self, lines: list[bytes]) -> Survey:
+        """Lines in, tokens and counts out."""
+        examples = [Example.from_line(line) for line in lines]
+        encoded = self.encoder.encode_many(examples) if self.encoder is not None else None
+        survey = Survey(encoded)
+        for example in examples:
+            for label, value in {"file": example.origin, **example.labels}.items():
+                survey.counts.setdefault(label, Counter())[value] += 1
+            if example.quality is not None:
+                survey.quality.append(example.quality)
+        return survey

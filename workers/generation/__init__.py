@@ -1,0 +1,1 @@
+"""One model writes responses for prompts: reading, generating, checking, recording."""

@@ -1,0 +1,121 @@
+"""The lines of the output: responses with where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpo.spec.generate import GenerateSpec
+from workers.generation.checks import Refusal
+from workers.generation.model import LocalModel
+from workers.generation.prompts import HumanResponse, Prompt
+
+HUMAN, GENERATED = "human", "generated"
+TOO_LONG = "prompt too long"
+"""The reason of a refusal that no other attempt can change."""
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a response."""
+
+    prompt: Prompt
+    number: int
+    """From 1."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Writes records of one run's model and settings.
+
+    Where every source holds plain texts a record has `prompt` and
+    `completion`; else all records have `messages`, the turns and the response
+    as the last one. A study reads either without being told.
+    """
+
+    spec: GenerateSpec
+    model: LocalModel
+    versions: Mapping[str, str]
+    contents: Mapping[str, str]
+    """Content hash by path of a source."""
+
+    def human(self, response: HumanResponse, path: str) -> Record:
+        """A response that the data brought."""
+        provenance = {"file": path, "content": self.contents[path], "response": response.number}
+        return {
+            "id": response.id,
+            **self._said(response.prompt, response.text),
+            **_known(response.prompt, HUMAN),
+            "provenance": provenance,
+        }
+
+    def accepted(self, attempt: Attempt, text: str, finish_reason: str) -> Record:
+        """A response that was generated and accepted."""
+        return {
+            "id": attempt.prompt.id,
+            **self._said(attempt.prompt, text),
+            **_known(attempt.prompt, GENERATED),
+            "provenance": self._provenance(attempt, finish_reason),
+        }
+
+    def refused(self, attempt: Attempt, text: str, finish_reason: str, why: Refusal) -> Record:
+        """A response that was generated and refused."""
+        return {
+            "id": attempt.prompt.id,
+            "reason": why.reason,
+            "detail": why.detail,
+            "completion": text,
+            **_known(attempt.prompt, GENERATED),
+            "provenance": self._provenance(attempt, finish_reason),
+        }
+
+    def too_long(self, prompt: Prompt, length: int, room: int) -> Record:
+        """A prompt for which nothing can be generated."""
+        most = self.spec.levels[prompt.level].max_new_tokens
+        return {
+            "id": prompt.id,
+            "reason": TOO_LONG,
+            "detail": f"{length} tokens and {most} for the response, the model takes {room}",
+            **_known(prompt, GENERATED),
+            "provenance": {"model": self.model.name, "revision": self.model.content},
+        }
+
+    def _said(self, prompt: Prompt, text: str) -> Record:
+        if all(source.format == "text" for source in self.spec.prompts):
+            return {"prompt": prompt.text, "completion": text}
+        turns = [{"role": turn.role, "content": turn.content} for turn in prompt.turns]
+        return {"messages": [*turns, {"role": "assistant", "content": text}]}
+
+    def _provenance(self, attempt: Attempt, finish_reason: str) -> Record:
+        settings = self.spec.levels[attempt.prompt.level].model_dump(
+            mode="json", exclude={"system_prompt", "samples"}
+        )
+        return {
+            "model": self.model.name,
+            "revision": self.model.content,
+            "dtype": self.spec.model.dtype,
+            **self.versions,
+            "settings": {**settings, "template": self.spec.template},
+            "seed": attempt.seed,
+            "attempt": attempt.number,
+            "finish_reason": finish_reason,
+        }
+
+
+def _known(prompt: Prompt, source: str) -> Record:
+    return {
+        "level": prompt.level,
+        "source": source,
+        "system_prompt": prompt.system,
+        "origin": prompt.origin,
+    }
+
+
+def said(record: Mapping[str, Any]) -> str:
+    """The response of a record that was accepted."""
+    text: str = record["completion"] if "completion" in record else record["messages"][-1]["content"]
+    return text
