@@ -16,7 +16,8 @@ _MATHS_OPENERS = re.compile(r"(?:\$\$?|\\\(|\\\[)\s*\Z")
 _FRACTION = re.compile(r"(-?)\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 _DECORATION = re.compile(r"\\[$%,! ]|[$%\s]|(?<=\d),(?=\d{3}(?!\d))")
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d{1,3})?)(?:/(\d+))?", re.IGNORECASE)
-_LAST_NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
+# A minus after a digit, a letter or a closing bracket is a subtraction or a dash.
+_LAST_NUMBER = re.compile(r"(?:(?<![\w)])-)?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
 
 
 @dataclass(frozen=True, slots=True)

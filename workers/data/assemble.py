@@ -64,8 +64,14 @@ class Part:
         """One of the examples that were gathered."""
         return self.gathered.examples[index]
 
+    def give_up(self, reason: str, flags: Flags) -> None:
+        """Take out the living examples that are flagged, for another set's sake."""
+        gone = self.alive & flags
+        self.alive &= ~gone
+        self.lost.count(reason, int(gone.sum()))
+
     def drop(self, reason: str, flags: Flags, detail: Callable[[int], str]) -> None:
-        """Take out the living examples that are flagged."""
+        """Take out the living examples that are flagged, and keep a few to show."""
         gone = np.flatnonzero(self.alive & flags)
         self.alive[gone] = False
         for index in self.lost.wanted(reason, gone):
@@ -158,14 +164,14 @@ class Assembly:
             part = Part(
                 name, gathered, gathered.alive.copy(), deepcopy(gathered.lost), gathered.made
             )
-            part.drop("in the test set", in_test, lambda _: "also in the test set")
+            part.give_up("in the test set", in_test)
             return part
         drawn = held_out(gathered.identity, gathered.alive & ~in_test, spec.fraction, spec.seed)
         held = gathered.identity[drawn]
         part = Part(name, gathered, drawn, Losses(), int(drawn.sum()), held)
         if spec.samples is not None:
             beyond = np.cumsum(drawn) > spec.samples
-            part.drop("samples", beyond, lambda _: f"beyond the first {spec.samples}")
+            part.give_up("samples", beyond)
         return part
 
     def _training_part(
@@ -180,7 +186,7 @@ class Assembly:
             held = sets[other].fraction is not None
             reason = f"held out for {other}" if held else f"in the {other} set"
             there = among(gathered.identity, [evaluation[other].reserved])
-            part.drop(reason, there, lambda _, reason=reason: reason)  # type: ignore[misc]
+            part.give_up(reason, there)
         return part
 
     def _take_shots(self, training: list[Part]) -> list[Example]:
@@ -194,7 +200,7 @@ class Assembly:
         taken = first.gathered.identity[chosen]
         for part in training:
             there = among(part.gathered.identity, [taken])
-            part.drop("few-shot examples", there, lambda _: "shown in every prompt")
+            part.give_up("few-shot examples", there)
         return shots
 
     def _weigh(self, part: Part) -> None:

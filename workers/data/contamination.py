@@ -6,6 +6,7 @@ share of an item's sequences in the place of a single one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -91,8 +92,8 @@ class _Parts:
             length = min(int(hashed.lengths[index]), words)
             kept.setdefault(grams.tobytes(), (index // 2, length, grams))
         owners, lengths = ([part[place] for part in kept.values()] for place in (0, 1))
-        grams = [part[2] for part in kept.values()]
-        return _Parts(np.array(owners, np.int64), np.array(lengths, np.int64), grams)
+        different = [part[2] for part in kept.values()]
+        return _Parts(np.array(owners, np.int64), np.array(lengths, np.int64), different)
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,15 @@ class _Table:
         self, rows: NDArray[np.int64], places: NDArray[np.int64]
     ) -> Iterator[tuple[int, int, float]]:
         """Counts the parts that hold the sequences found, row by row."""
-        firsts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]][: len(rows)])
-        for begin, end in zip(firsts, [*firsts[1:], len(rows)], strict=True):
+        different, firsts = np.unique(rows, return_index=True)
+        bounds = itertools.pairwise([*firsts.tolist(), len(rows)])
+        for row, (begin, end) in zip(different.tolist(), bounds, strict=True):
             found = places[begin:end]
-            bounds = zip(self.offsets[found], self.offsets[found + 1], strict=True)
-            holders = np.concatenate([self.holders[start:stop] for start, stop in bounds])
+            spans = zip(self.offsets[found], self.offsets[found + 1], strict=True)
+            holders = np.concatenate([self.holders[start:stop] for start, stop in spans])
             parts, counts = np.unique(holders, return_counts=True)
             for part, count in zip(parts.tolist(), counts.tolist(), strict=True):
-                yield int(rows[begin]), part, count / int(self.sizes[part])
+                yield row, part, count / int(self.sizes[part])
 
 
 def _sieve(grams: Hashes) -> NDArray[np.bool_]:

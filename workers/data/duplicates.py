@@ -8,8 +8,9 @@ MinHash signatures of their word sequences (Broder, 1997), which
 from __future__ import annotations
 
 import hashlib
+import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -100,15 +101,11 @@ def _pieces(offsets: NDArray[np.int64]) -> tuple[list[int], list[slice]]:
     """Slices of bounded length, and the row of each; a long text has several."""
     bounds = [int(offset) for offset in offsets]
     rows, pieces = list[int](), list[slice]()
-    for row, (start, end) in enumerate(_pairs(bounds)):
+    for row, (start, end) in enumerate(itertools.pairwise(bounds)):
         for begin in range(start, end, _PIECE):
             rows.append(row)
             pieces.append(slice(begin, min(begin + _PIECE, end)))
     return rows, pieces
-
-
-def _pairs(bounds: Sequence[int]) -> Iterator[tuple[int, int]]:
-    return zip(bounds, bounds[1:], strict=False)
 
 
 def near_duplicates(

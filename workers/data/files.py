@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias, cast
 
 from hpo.spec.errors import InputError
@@ -85,7 +85,7 @@ def _require_text(path: str, start: bytes) -> None:
 
 def looks_like_file(path: str) -> bool:
     """Whether a path that is no file can only have been meant as one."""
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         return False
     rooted = path.startswith(("/", "./", "../", "~"))
     return rooted or path.count("/") > 1 or path.lower().endswith(ENDINGS)

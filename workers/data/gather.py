@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +55,7 @@ class Reading:
     """Fields that the layout's text names."""
     labels: tuple[str, ...]
     quality: Quality | None
-    same: str
+    same: Literal["prompt", "example"]
     """What makes two examples the same: `prompt` or `example`."""
     stop: bool
     """Whether the first row that cannot be used ends it."""
@@ -203,19 +203,18 @@ def gather(
     Raises InputError for a source that cannot be read and, where the policy
     is to stop, for the first row that cannot be used.
     """
-    writer = ExampleWriter(folder)
     parts: list[_Handled] = []
     origins: list[int] = []
     tokens = count_tokens if reading.counts_tokens else None
-    for index, source in enumerate(reading.sources):
-        for part in _handle(reading, source, tokens):
-            if part.problem is not None and reading.stop:
-                raise InputError(_stopped(part.problem))
-            writer.append(part.lines)
-            part.lines.clear()
-            parts.append(part)
-            origins.append(index)
-    writer.close()
+    with ExampleWriter(folder) as writer:
+        for index, source in enumerate(reading.sources):
+            for part in _handle(reading, source, tokens):
+                if part.problem is not None and reading.stop:
+                    raise InputError(_stopped(part.problem))
+                writer.append(part.lines)
+                part.lines.clear()
+                parts.append(part)
+                origins.append(index)
     return _merged(reading, StoredExamples(folder), parts, origins)
 
 
@@ -223,9 +222,7 @@ def _handle(
     reading: Reading, source: WeightedSource, count_tokens: Callable[[], TokenCounts] | None
 ) -> Iterator[_Handled]:
     chunks = read_chunks(source.path, split=source.split, records=source.records)
-    first = next(chunks, None)
-    if first is None:
-        raise InputError(f"{source.path}: given no rows; allowed: one row or more")
+    first = next(chunks)
     make = partial(ChunkReader.make, reading, source, _format(reading, source, first), count_tokens)
     stream = chain([first], chunks)
     if source.samples is None:

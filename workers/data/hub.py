@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from workers.data.fields import Row
 from workers.data.files import Read, refusal
@@ -20,7 +20,7 @@ def hub_rows(path: str, split: str) -> Iterator[Read]:
 
 
 def _load(path: str, split: str) -> Iterable[Row]:
-    folder = Path(path).is_dir()
+    folder = os.path.isdir(path)
     missing = "a folder" if folder else "no such file"
     try:
         import datasets

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import chain, islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hpo.parent import stop_with_parent
 
@@ -70,7 +70,7 @@ def available_processors() -> int:
 class _Worker:
     """What a process of the pool made of itself when it was started."""
 
-    function: Callable[..., object]
+    function: Callable[..., Any]
 
 
 def _start(make: Callable[[], Callable[..., object]], parent: int) -> None:
@@ -82,5 +82,5 @@ def _start(make: Callable[[], Callable[..., object]], parent: int) -> None:
     _Worker.function = make()
 
 
-def _work(task: Task) -> object:
+def _work(task: Any) -> Any:
     return _Worker.function(task)

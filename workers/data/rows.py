@@ -7,9 +7,9 @@ imported when such a source is read.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from workers.data.example import RowProblem
 from workers.data.fields import Row, describe
@@ -77,7 +77,7 @@ def read_chunks(
 
 
 def _chunks(path: str, split: str, records: list[str] | None, most: int) -> Iterator[Chunk]:
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         if looks_like_file(path):
             raise refusal(path, "no such file", "a data file, or a `datasets` name")
         return _gathered(path, hub_rows(path, split), most)

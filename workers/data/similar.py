@@ -148,11 +148,13 @@ class _Search:
             undecided = block[found[block] < 0]
             found[undecided] = self._among_themselves(undecided)
             self._keep(undecided[found[undecided] < 0])
-        return np.where(found < 0, -1, self._rows[found])
+        similar = found >= 0
+        found[similar] = self._rows[found[similar]]
+        return found
 
     def _among_kept(self, block: Indices) -> Indices:
         starts = self._starts[block].astype(np.int64)
-        counts = np.where(starts < 0, 0, self._counts[starts])
+        counts = np.where(starts < 0, 0, self._counts[starts]).astype(np.int64)
         places = np.repeat(starts.ravel(), counts.ravel()) + _ranks(counts.ravel())
         members = np.repeat(np.arange(len(block)), counts.sum(axis=1))
         found = np.full(len(block), -1, np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,7 @@ class StoredExamples(Sequence[Example]):
 
 
 class ExampleWriter:
-    """Appends lines to a folder; `close` writes where they begin."""
+    """Appends lines to a folder; at the end it writes where they begin."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,8 +63,11 @@ class ExampleWriter:
         self._file.write(b"".join(block))
         self._lengths.append(np.fromiter(map(len, block), np.int64, len(block)))
 
-    def close(self) -> None:
-        """Complete the folder."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._file.close()
-        lengths = np.concatenate([np.zeros(1, np.int64), *self._lengths])
-        np.save(self._folder / OFFSETS, np.cumsum(lengths))
+        if kind is None:
+            lengths = np.concatenate([np.zeros(1, np.int64), *self._lengths])
+            np.save(self._folder / OFFSETS, np.cumsum(lengths))

@@ -27,6 +27,8 @@ class Prompt:
     level: str
     origin: str
     """Where its row was read."""
+    file: str
+    """Path of its source."""
 
     @property
     def id(self) -> str:
@@ -93,7 +95,7 @@ class PromptReader:
         if not spoken or spoken[-1].role != "user" or not spoken[-1].content.strip():
             field = self._source.prompt
             raise unusable(where, "wrong type", f"no question at the end of {field!r}", QUESTION)
-        prompt = Prompt(spoken, system, level, where)
+        prompt = Prompt(spoken, system, level, where, self._source.path)
         return [
             HumanResponse(prompt, text, number)
             for number, text in enumerate(self._responses(where, row), start=1)

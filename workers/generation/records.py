@@ -12,13 +12,11 @@ from workers.generation.model import LocalModel
 from workers.generation.prompts import HumanResponse, Prompt
 
 HUMAN, GENERATED = "human", "generated"
-TOO_LONG = "prompt too long"
-"""The reason of a refusal that no other attempt can change."""
 
 Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One try at a response."""
 
@@ -28,7 +26,7 @@ class Attempt:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recorder:
     """Writes records of one run's model and settings.
 
@@ -39,25 +37,16 @@ class Recorder:
 
     spec: GenerateSpec
     model: LocalModel
-    versions: Mapping[str, str]
-    contents: Mapping[str, str]
-    """Content hash by path of a source."""
-
-    def human(self, response: HumanResponse, path: str) -> Record:
-        """A response that the data brought."""
-        provenance = {"file": path, "content": self.contents[path], "response": response.number}
-        return {
-            "id": response.id,
-            **self._said(response.prompt, response.text),
-            **_known(response.prompt, HUMAN),
-            "provenance": provenance,
-        }
+    vllm: str
+    """Version of vLLM."""
+    template: str
+    """`chat` or `plain`."""
 
     def accepted(self, attempt: Attempt, text: str, finish_reason: str) -> Record:
         """A response that was generated and accepted."""
         return {
             "id": attempt.prompt.id,
-            **self._said(attempt.prompt, text),
+            **_said(self.spec, attempt.prompt, text),
             **_known(attempt.prompt, GENERATED),
             "provenance": self._provenance(attempt, finish_reason),
         }
@@ -73,22 +62,15 @@ class Recorder:
             "provenance": self._provenance(attempt, finish_reason),
         }
 
-    def too_long(self, prompt: Prompt, length: int, room: int) -> Record:
-        """A prompt for which nothing can be generated."""
-        most = self.spec.levels[prompt.level].max_new_tokens
+    def unanswerable(self, prompt: Prompt, why: Refusal) -> Record:
+        """A prompt for which nothing can be generated; without an attempt, it is final."""
         return {
             "id": prompt.id,
-            "reason": TOO_LONG,
-            "detail": f"{length} tokens and {most} for the response, the model takes {room}",
+            "reason": why.reason,
+            "detail": why.detail,
             **_known(prompt, GENERATED),
             "provenance": {"model": self.model.name, "revision": self.model.content},
         }
-
-    def _said(self, prompt: Prompt, text: str) -> Record:
-        if all(source.format == "text" for source in self.spec.prompts):
-            return {"prompt": prompt.text, "completion": text}
-        turns = [{"role": turn.role, "content": turn.content} for turn in prompt.turns]
-        return {"messages": [*turns, {"role": "assistant", "content": text}]}
 
     def _provenance(self, attempt: Attempt, finish_reason: str) -> Record:
         settings = self.spec.levels[attempt.prompt.level].model_dump(
@@ -98,12 +80,44 @@ class Recorder:
             "model": self.model.name,
             "revision": self.model.content,
             "dtype": self.spec.model.dtype,
-            **self.versions,
-            "settings": {**settings, "template": self.spec.template},
+            "vllm": self.vllm,
+            "settings": {"template": self.template, **settings},
             "seed": attempt.seed,
             "attempt": attempt.number,
             "finish_reason": finish_reason,
         }
+
+
+def human_record(spec: GenerateSpec, response: HumanResponse, content: str) -> Record:
+    """A response that the data brought; `content` is the hash of its file."""
+    provenance = {"file": response.prompt.file, "content": content, "response": response.number}
+    return {
+        "id": response.id,
+        **_said(spec, response.prompt, response.text),
+        **_known(response.prompt, HUMAN),
+        "provenance": provenance,
+    }
+
+
+def attempt_of(record: Mapping[str, Any]) -> int | None:
+    """Which attempt a record is of; None where there was none."""
+    number: int | None = record["provenance"].get("attempt")
+    return number
+
+
+def response_of(record: Mapping[str, Any]) -> str:
+    """The response of a record that was accepted."""
+    text: str = (
+        record["completion"] if "completion" in record else record["messages"][-1]["content"]
+    )
+    return text
+
+
+def _said(spec: GenerateSpec, prompt: Prompt, text: str) -> Record:
+    if all(source.format == "text" for source in spec.prompts):
+        return {"prompt": prompt.text, "completion": text}
+    turns = [{"role": turn.role, "content": turn.content} for turn in prompt.turns]
+    return {"messages": [*turns, {"role": "assistant", "content": text}]}
 
 
 def _known(prompt: Prompt, source: str) -> Record:
@@ -113,9 +127,3 @@ def _known(prompt: Prompt, source: str) -> Record:
         "system_prompt": prompt.system,
         "origin": prompt.origin,
     }
-
-
-def said(record: Mapping[str, Any]) -> str:
-    """The response of a record that was accepted."""
-    text: str = record["completion"] if "completion" in record else record["messages"][-1]["content"]
-    return text

@@ -10,9 +10,6 @@ from typing import Any
 from workers.generation.plan import Rows
 from workers.generation.records import GENERATED, HUMAN
 
-TEMPLATE_LIKE = "template-like"
-"""Leads the reasons of the checks that look for templates."""
-
 
 @dataclass
 class Counts:
@@ -23,8 +20,6 @@ class Counts:
     """Responses by level and source."""
     refusals: Counter[str] = field(default_factory=Counter)
     """Refused responses and prompts by reason."""
-    given_up: Counter[str] = field(default_factory=Counter)
-    """Prompts without a response after their last attempt, by level."""
 
     def keep(self, level: str, source: str) -> None:
         """Count a response that was written."""
@@ -43,17 +38,13 @@ class Counts:
         """All responses."""
         return self.kept.total()
 
-    @property
-    def template_like(self) -> int:
-        """Responses that were refused as template-like."""
-        found = (n for reason, n in self.refusals.items() if reason.startswith(TEMPLATE_LIKE))
-        return sum(found)
 
+def report_of(counts: Counts, given_up: Counter[str], rows: Rows) -> dict[str, Any]:
+    """The report as a tree of plain values; shares are of all responses.
 
-def report_of(counts: Counts, rows: Rows, *, finished: bool) -> dict[str, Any]:
-    """The report as a tree of plain values; shares are of all responses."""
+    `given_up` are prompts without a response after their last attempt, by level.
+    """
     return {
-        "finished": finished,
         "responses": counts.total,
         "sources": {
             HUMAN: _share(counts.of_source(HUMAN), counts.total),
@@ -65,12 +56,12 @@ def report_of(counts: Counts, rows: Rows, *, finished: bool) -> dict[str, Any]:
                 HUMAN: counts.kept[level, HUMAN],
                 GENERATED: counts.kept[level, GENERATED],
                 **_share(counts.of_level(level), counts.total),
-                "given_up": counts.given_up[level],
+                "given_up": given_up[level],
             }
             for level in counts.levels
         },
         "refused": dict(counts.refusals.most_common()),
-        "given_up": counts.given_up.total(),
+        "given_up": given_up.total(),
         "rows": rows.as_dict(),
     }
 

@@ -38,8 +38,8 @@ class BadFile:
 
     @property
     def bad_rows(self) -> int:
-        whole = self.kind == "missing field" and Path(self.path).suffix in (".csv", ".parquet")
-        return 3 if whole else 1
+        table = self.path.removesuffix(".gz").endswith((".csv", ".parquet"))
+        return 3 if table and self.kind == "missing field" else 1
 
 
 def bad_files(folder: Path) -> Iterator[BadFile]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hpo.spec.study import DataSpec, EvaluationData, TrainData
+from hpo.spec.data import DataSpec, EvaluationData, TrainData
 from workers.data.tokenizer import load_tokenizer
 from workers.tiny import make_model
 

@@ -6,18 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hpo.spec.errors import InputError
 from workers.data import loss
-from workers.data.collate import Batch, collate
-from workers.data.encode import EncodedExample
+from workers.data.collate import Batch, collate, collate_packed
+from workers.data.encoded import EncodedExample, EncodedSet
+from workers.data.packing import pack
 
 CPU = torch.device("cpu")
 PAD = 257
 UNEVEN = [
-    EncodedExample((10, 11, 12, 13, 14, 15, 256), 3),
-    EncodedExample((20, 256), 1),
-    EncodedExample(tuple(range(30, 50)), 15),
+    EncodedExample.completion_only((10, 11, 12, 13, 14, 15, 256), 3),
+    EncodedExample.completion_only((20, 256), 1),
+    EncodedExample.completion_only(range(30, 50), 15),
 ]
 
 
@@ -33,13 +36,13 @@ def batch(examples: list[EncodedExample], pad: int = PAD) -> Batch:
 
 
 def by_hand(model: Any, example: EncodedExample) -> float:
-    """Sum of -log softmax over the completion, in float64, without padding."""
+    """Sum of -log softmax over what is learned, in float64, without padding."""
     with torch.no_grad():
         logits = model(torch.tensor([example.input_ids])).logits[0].double()
     return sum(
         (torch.logsumexp(logits[place - 1], 0) - logits[place - 1, token]).item()
         for place, token in enumerate(example.input_ids)
-        if place >= example.prompt_length
+        if place and any(start <= place < end for start, end in example.learned)
     )
 
 
@@ -47,17 +50,6 @@ def evaluate(model: Any, tokens_per_batch: int, **more: Any) -> loss.LossResult:
     return loss.evaluation_loss(
         model, UNEVEN, pad_id=PAD, tokens_per_batch=tokens_per_batch, device=CPU, **more
     )
-
-
-def test_padding_and_labels() -> None:
-    padded = batch(UNEVEN[:2])
-    assert padded.input_ids.tolist() == [[10, 11, 12, 13, 14, 15, 256], [20, 256] + [PAD] * 5]
-    assert padded.attention_mask.tolist() == [[1] * 7, [1, 1] + [0] * 5]
-    assert padded.labels.tolist() == [
-        [-100, -100, -100, 13, 14, 15, 256],
-        [-100, 256] + [-100] * 5,
-    ]
-    assert padded.counted == 5
 
 
 def test_the_loss_is_the_sum_over_counted_tokens(model: Any) -> None:
@@ -86,6 +78,57 @@ def test_padding_never_changes_the_loss(model: Any) -> None:
         assert together == pytest.approx(alone, rel=1e-6)
 
 
+@st.composite
+def documents(draw: st.DrawFn) -> EncodedExample:
+    ids = draw(st.lists(st.integers(0, 256), min_size=2, max_size=9))
+    places = sorted(draw(st.sets(st.integers(0, len(ids)), min_size=2, max_size=4)))
+    spans = tuple(zip(places[::2], places[1::2], strict=False))
+    return EncodedExample(tuple(ids), spans, draw(st.floats(0, 1, width=32)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(documents(), min_size=1, max_size=6), st.integers(4, 24), st.booleans())
+def test_packed_equals_unpacked(
+    model: Any, examples: list[EncodedExample], capacity: int, weighted: bool
+) -> None:
+    rows = pack([len(example.input_ids) for example in examples], capacity)
+    packed = collate_packed(examples, rows, pad_id=PAD, device=CPU)
+    with torch.no_grad():
+        alone = [loss.token_losses(model, batch([one]), weighted=weighted) for one in examples]
+        padded = loss.token_losses(model, batch(examples), weighted=weighted)
+        total, counted = loss.token_losses(model, packed, weighted=weighted)
+    wanted = sum(one.item() for one, _ in alone)
+    assert total.item() == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+    assert padded[0].item() == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+    assert counted == padded[1] == pytest.approx(sum(number for _, number in alone))
+
+
+def test_weights_scale_losses_and_counts(model: Any) -> None:
+    weights = (0.5, 0.0, 2.0)
+    weighed = [
+        EncodedExample(one.input_ids, one.learned, weight)
+        for one, weight in zip(UNEVEN, weights, strict=True)
+    ]
+    total, number = loss.token_losses(model, batch(weighed), weighted=True)
+    wanted = sum(w * by_hand(model, one) for w, one in zip(weights, UNEVEN, strict=True))
+    assert total.item() == pytest.approx(wanted, rel=1e-5)
+    assert number == 0.5 * 4 + 0.0 * 1 + 2.0 * 5
+    assert loss.token_losses(model, batch(weighed))[1] == 10
+    plain = loss.token_losses(model, batch(UNEVEN))[0]
+    assert torch.equal(loss.token_losses(model, batch(weighed))[0], plain)
+    assert loss.token_losses(model, batch(UNEVEN), weighted=True)[0].item() == pytest.approx(
+        plain.item(), rel=1e-6
+    )
+
+
+def test_a_stored_set_has_the_loss_of_its_examples(model: Any, tmp_path: Path) -> None:
+    EncodedSet.of(UNEVEN).save(tmp_path)
+    result = loss.evaluation_loss(
+        model, EncodedSet.load(tmp_path), pad_id=PAD, tokens_per_batch=16, device=CPU
+    )
+    assert result == evaluate(model, 16)
+
+
 def test_progress_is_reported_after_each_forward_pass(model: Any) -> None:
     calls: list[int] = []
     evaluate(model, 16, on_progress=lambda: calls.append(1))
@@ -93,7 +136,7 @@ def test_progress_is_reported_after_each_forward_pass(model: Any) -> None:
 
 
 def test_batches_keep_to_their_budget() -> None:
-    examples = [EncodedExample(tuple(range(n)), 1) for n in (9, 2, 3, 8, 40, 5)]
+    examples = [EncodedExample.completion_only(range(n), 1) for n in (9, 2, 3, 8, 40, 5)]
     batches = list(loss.batches_by_length(examples, 20))
     sizes = [len(part) * len(part[-1].input_ids) for part in batches]
     assert sizes == [15, 18, 40]
@@ -109,12 +152,13 @@ def test_evaluation_leaves_mode_and_gradients_alone(model: Any) -> None:
     model.eval()
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 def test_chunks_change_neither_loss_nor_gradient(
-    model: Any, monkeypatch: pytest.MonkeyPatch
+    model: Any, monkeypatch: pytest.MonkeyPatch, weighted: bool
 ) -> None:
     def loss_and_gradient() -> tuple[float, torch.Tensor]:
         model.zero_grad()
-        total, _ = loss.token_losses(model, batch(UNEVEN))
+        total, _ = loss.token_losses(model, batch(UNEVEN), weighted=weighted)
         total.backward()
         return total.item(), model.model.embed_tokens.weight.grad.clone()
 

@@ -138,7 +138,10 @@ def test_reading_stops_with_the_reader(tmp_path: Path) -> None:
 # Whole files
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "/nowhere/data", "./data", "a/b/c", "a.csv.gz"])
+@pytest.mark.parametrize(
+    "name",
+    ["missing.jsonl", "/nowhere/data", "./data", "a/b/c", "a.csv.gz", "/" + "n" * 5000, "/a\0b"],
+)
 def test_a_missing_file_is_refused(name: str) -> None:
     assert refusal(name).startswith(f"{name}: given no such file")
 

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from workers.data.pool import FEW, InOrder
+
+
+def squarer() -> Callable[[int], int]:
+    return lambda number: number * number
+
+
+def who() -> Callable[[int], int]:
+    return lambda number: os.getpid()
+
+
+def refuser() -> Callable[[int], int]:
+    def refuse(number: int) -> int:
+        if number == 7:
+            raise ValueError("seven")
+        return number
+
+    return refuse
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, FEW, 20])
+def test_results_come_in_order_whatever_the_number_of_processes(
+    processes: int, count: int
+) -> None:
+    found = InOrder(squarer, processes).map(range(count))
+    assert list(found) == [number * number for number in range(count)]
+
+
+def test_few_tasks_start_no_process() -> None:
+    assert set(InOrder(who, 2).map(range(FEW))) == {os.getpid()}
+    assert os.getpid() not in set(InOrder(who, 2).map(range(FEW + 2)))
+
+
+def test_what_a_task_raises_arrives(  # noqa: D103
+) -> None:
+    found = InOrder(refuser, 2).map(iter(range(1000)))
+    with pytest.raises(ValueError, match="seven"):
+        list(found)
+
+
+def test_no_more_is_read_than_is_soon_worked_on() -> None:
+    read: list[int] = []
+
+    def tasks() -> object:
+        for number in range(200):
+            read.append(number)
+            yield number
+
+    results = InOrder(squarer, 2).map(tasks())  # type: ignore[arg-type]
+    for _ in range(3):
+        next(results)
+    assert len(read) < 20
+    results.close()  # type: ignore[attr-defined]
