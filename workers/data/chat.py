@@ -102,10 +102,10 @@ class ChatLayout:
 
         Raises InputError for a template that cannot be used with any example.
         """
-        question = Turn("user", "a")
+        turns = self._wording.turns(Example.pair("a", PROBE))
         try:
-            prompt = self._apply([question], answered=False)
-            whole = self._apply([question, Turn("assistant", PROBE)], answered=True)
+            prompt = self._apply(turns[:-1], answered=False)
+            whole = self._apply(turns, answered=True)
         except TemplateError as error:
             raise refusal(f"a chat template that fails ({error})", "chatml or plain") from error
         if not whole.startswith(prompt):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +19,8 @@ from workers.data.layout import ChatMLLayout, Layout, PlainLayout, Segment, Text
 from workers.data.special import BREAK, SpecialTokens, refusal
 from workers.data.wording import Wording
 
-TOKENISED_AT_ONCE = 512
-"""Examples per call of the tokenizer; its results take about 150 bytes per token."""
+TOKENISED_AT_ONCE = 64
+"""Examples per call of the tokenizer. More make it slower: its results leave the cache."""
 
 
 class _Plan(NamedTuple):
@@ -185,7 +185,13 @@ class Encoder:
 
     def _tokenised(self, plans: Sequence[_Plan]) -> Iterator[_Tokens]:
         """The plans' tokens, all from one call of the tokenizer."""
-        texts = [text for plan in plans for part in plan[1:] for text in _texts(part)]
+        texts = [
+            text
+            for plan in plans
+            for part in (plan.prompt, plan.answer)
+            for segment in part
+            for text in _texts(segment)
+        ]
         found = iter(self._token_lists(texts))
         for plan in plans:
             yield self._assemble(plan, found)
@@ -216,7 +222,7 @@ class Encoder:
             start = max(len(ids), 1)
             if segment.token is not None:
                 ids.append(segment.token)
-            for _ in _texts([segment]):
+            for _ in _texts(segment):
                 ids += next(found)
             if (segment.learned or self._all) and len(ids) > start:
                 if learned and learned[-1][1] == start:
@@ -238,11 +244,11 @@ class Encoder:
         return [encoding.ids for encoding in found]
 
 
-def _texts(segments: Iterable[Segment]) -> Iterator[str]:
-    """The texts that are tokenised each by itself."""
-    for segment in segments:
-        if segment.token is None:
-            yield from filter(None, segment.text.split(BREAK))
+def _texts(segment: Segment) -> Sequence[str]:
+    """The parts of a segment that are tokenised each by itself."""
+    if segment.token is not None:
+        return ()
+    return [text for text in segment.text.split(BREAK) if text]
 
 
 def _is_text(example: Example) -> bool:

@@ -65,7 +65,7 @@ def _block(opening: re.Match[str], following: Iterator[str]) -> Block:
         if closing.fullmatch(line):
             closed = True
             break
-        lines.append(line.removesuffix("\r"))
+        lines.append(line.rstrip("\r"))
     while not closed and lines and not lines[-1].strip():
         lines.pop()
     return Block(indent, info.replace("`", "").strip(), tuple(lines), closed)

@@ -287,11 +287,7 @@ def _drop_duplicates(reading: Reading, gathered: Gathered, parts: list[_Handled]
         earlier = first_of_equals(_joined(part.exact for part in parts))
         drop(gathered, "exact_duplicates", earlier, "equal to {}")
     if cleaning.near_duplicates is not None:
-        signed = [part.signatures for part in parts if part.signatures is not None]
-        every = np.concatenate(signed) if signed else np.empty((0, 1), np.uint32)
-        for part in parts:
-            part.signatures = None
-        signed.clear()
+        every = _stacked(parts, cleaning.near_duplicates.permutations)
         earlier = near_duplicates(every, gathered.alive, cleaning.near_duplicates)
         drop(gathered, "near_duplicates", earlier, "almost equal to {}")
 
@@ -309,6 +305,18 @@ def drop(gathered: Gathered, step: str, because: npt.NDArray[np.int64], detail: 
         blamed = examples[int(because[index])].where
         gathered.lost.note(step, example.where, detail.format(blamed), text_of(example))
     gathered.lost.count(step, len(gone))
+
+
+def _stacked(parts: list[_Handled], permutations: int) -> Signatures:
+    """All signatures as one array; each part's is given up as soon as it is copied."""
+    every = np.empty((sum(len(part.exact) for part in parts), permutations), np.uint32)
+    start = 0
+    for part in parts:
+        if part.signatures is not None:
+            every[start : start + len(part.signatures)] = part.signatures
+        start += len(part.exact)
+        part.signatures = None
+    return every
 
 
 def _content_hash(example: Example) -> bytes:

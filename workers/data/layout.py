@@ -7,6 +7,7 @@ tokenizer's own chat template does it is in `workers.data.chat`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from hpo.spec import templates
@@ -14,7 +15,7 @@ from hpo.spec.data import DataSpec
 from hpo.spec.templates import COMPLETION, DERIVED, Field, Part
 from workers.data.answers import final_answer
 from workers.data.example import Example, RowProblem, UnusableRow
-from workers.data.special import Ending, SpecialTokens, refusal
+from workers.data.special import BREAK, Ending, SpecialTokens, refusal
 from workers.data.wording import Wording
 
 PROMPT, EXAMPLES, SYSTEM = "prompt", "examples", "system_prompt"
@@ -134,7 +135,7 @@ class TextLayout:
     ) -> None:
         self._wording = wording
         self._names = _own_names(data)
-        parts = templates.parse(text)
+        parts = _apart(templates.parse(text))
         first = next((i for i, part in enumerate(parts) if self._is_answer(part)), None)
         if first is None:
             raise refusal("a text without {completion}", "a text with it, after {prompt}")
@@ -188,6 +189,16 @@ class TextLayout:
 
     def _alias(self, name: str) -> str:
         return self._names.get(name, name)
+
+
+def _apart(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The parts with a break between two fields, whose texts could make up a special token."""
+    apart = list(parts[:1])
+    for one, other in pairwise(parts):
+        if isinstance(one, Field) and isinstance(other, Field):
+            apart.append(BREAK)
+        apart.append(other)
+    return tuple(apart)
 
 
 def _own_names(data: DataSpec) -> dict[str, str]:

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +23,7 @@ import numpy as np
 from workers.data.assemble import Assembly, Part
 from workers.data.cache import DataCache
 from workers.data.encoded import EncodedSet, EncodedWriter
+from workers.data.example import Example
 from workers.data.pool import InOrder
 from workers.data.prepared import ENCODED, KEPT, MANIFEST, REPEATS, REPORT, PreparedData
 from workers.data.recipe import Recipe
@@ -56,62 +60,93 @@ def build(recipe: Recipe, inputs: dict[str, str], folder: Path) -> None:
     )
     assembly = Assembly(recipe, folder, count)
     parts, shots = assembly.parts()
-    surveyor = InOrder(partial(Surveyor.make, recipe.tokenizer, recipe.data, shots))
+    places = {name: folder / f"set-{index}" for index, name in enumerate(parts)}
+    content = survey(recipe, parts, shots, places)
     whole = hashlib.sha256()
-    sets: list[SetReport] = []
     manifest: dict[str, object] = {"shots": [shot.as_line().decode() for shot in shots]}
-    for index, part in enumerate(parts.values()):
-        place = folder / f"set-{index}"
-        place.mkdir()
-        sets.append(_finish(recipe, part, place, surveyor))
+    for name, part in parts.items():
         whole.update(part.content())
-        manifest[part.name] = {
-            "folder": place.name,
+        manifest[name] = {
+            "folder": places[name].name,
             "examples": assembly.folders[assembly.gathered_index(part)].name,
         }
     report = DataReport(
         hash=f"sha256:{whole.hexdigest()}",
         configuration=recipe.data.model_dump(mode="json"),
         inputs=inputs,
-        sets=tuple(sets),
+        sets=tuple(
+            _report(recipe, part, places[name], content[name]) for name, part in parts.items()
+        ),
     )
     (folder / MANIFEST).write_text(json.dumps(manifest))
     (folder / REPORT).write_text(json.dumps(report.as_dict()))
 
 
-def _finish(
-    recipe: Recipe, part: Part, folder: Path, surveyor: InOrder[list[bytes], Survey]
-) -> SetReport:
-    """Tokenise a set, count what is in it and write it."""
-    kept = part.kept
-    np.save(folder / KEPT, kept)
-    if part.repeats is not None:
-        np.save(folder / REPEATS, part.repeats)
-    writer: EncodedWriter | None = None
-    counts: dict[str, Counter[str]] = {}
-    quality: list[float] = []
-    for survey in surveyor.map(part.gathered.examples.batches(kept, BATCH)):
-        if survey.encoded is not None:
-            writer = writer or EncodedWriter(folder / ENCODED, survey.encoded.vocabulary)
-            writer.append(survey.encoded)
+@dataclass
+class Content:
+    """What is in a set."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    """Examples by label and value."""
+    quality: list[float] = field(default_factory=list)
+
+    def add(self, survey: Survey) -> None:
+        """Count what was found in a batch."""
         for label, found in survey.counts.items():
-            counts.setdefault(label, Counter()).update(found)
-        quality += survey.quality
-    if writer is not None:
-        writer.close()
+            self.counts.setdefault(label, Counter()).update(found)
+        self.quality += survey.quality
+
+
+def survey(
+    recipe: Recipe, parts: Mapping[str, Part], shots: Sequence[Example], places: Mapping[str, Path]
+) -> dict[str, Content]:
+    """Tokenise and count every set, all in one go; write what was tokenised."""
+    content = {name: Content() for name in parts}
+    surveyor = InOrder(partial(Surveyor.make, recipe.tokenizer, recipe.data, shots))
+    names: deque[str] = deque()
+    with ExitStack() as stack:
+        writers: dict[str, EncodedWriter] = {}
+        for found in surveyor.map(_batches(parts, names)):
+            name = names.popleft()
+            content[name].add(found)
+            if found.encoded is None:
+                continue
+            if name not in writers:
+                place = places[name] / ENCODED
+                writer = EncodedWriter(place, found.encoded.vocabulary)
+                writers[name] = stack.enter_context(closing(writer))
+            writers[name].append(found.encoded)
+    for name, part in parts.items():
+        places[name].mkdir(exist_ok=True)
+        np.save(places[name] / KEPT, part.kept)
+        if part.repeats is not None:
+            np.save(places[name] / REPEATS, part.repeats)
+    return content
+
+
+def _batches(parts: Mapping[str, Part], names: deque[str]) -> Iterator[list[bytes]]:
+    """Lines of every set; the name of the set that each batch is from goes into `names`."""
+    for name, part in parts.items():
+        for lines in part.gathered.examples.batches(part.kept, BATCH):
+            names.append(name)
+            yield lines
+
+
+def _report(recipe: Recipe, part: Part, folder: Path, content: Content) -> SetReport:
+    kept, quality = len(part.kept), content.quality
     return SetReport(
         name=part.name,
-        paths=tuple(counts["file"]),
+        paths=tuple(content.counts["file"]),
         rows=part.gathered.rows,
         wanted=part.gathered.wanted,
         examples=part.examples,
-        kept=len(kept),
-        repeated=len(kept) if part.repeats is None else len(part.repeats),
+        kept=kept,
+        repeated=kept if part.repeats is None else len(part.repeats),
         dropped=dict(part.lost.counts),
         shown={
             reason: [lost.as_dict() for lost in shown] for reason, shown in part.lost.shown.items()
         },
-        counts={label: dict(found.most_common()) for label, found in counts.items()},
+        counts={label: dict(found.most_common()) for label, found in content.counts.items()},
         reported=part.reported,
         quality=(min(quality), sum(quality) / len(quality), max(quality)) if quality else (),
         tokens=_lengths(recipe, folder) if recipe.tokenizer is not None else None,

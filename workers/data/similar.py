@@ -84,8 +84,8 @@ def earlier_kept(signatures: Signatures, rows: Indices, threshold: float) -> Ind
 
     Each row meets at most REPRESENTATIVES kept rows of each of its buckets and
     the rows of its own block, so the time grows linearly even where all rows
-    fall into one bucket. Memory beside the signatures: about 9 bytes per row
-    and band.
+    fall into one bucket. Memory beside the signatures: at most about 18 bytes
+    per row and band.
     """
     number, width = bands(threshold, signatures.shape[1])
     starts, room = _buckets(signatures, rows, number, width)
@@ -221,4 +221,5 @@ def _first_kept(block: Indices, members: Indices, others: Indices) -> Indices:
 def _ranks(counts: NDArray[np.signedinteger]) -> Indices:
     """0, 1, ... count - 1 for each count, one after the other."""
     ends = np.cumsum(counts, dtype=np.int64)
-    return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)
+    begins: Indices = np.repeat(ends - counts, counts)
+    return np.arange(len(begins)) - begins

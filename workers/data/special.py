@@ -46,6 +46,9 @@ class SpecialTokens:
         that puts a space before every text puts one after the break, too. A
         special token of a single character cannot be broken up.)
         """
+        # Hardly any text has one, and to find that out is ten times as fast.
+        if self._any.search(text) is None:
+            return text
         return self._begins.sub(rf"\1{BREAK}", text)
 
     def ending(self, tail: str) -> Ending:

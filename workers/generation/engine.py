@@ -20,6 +20,7 @@ from workers.generation.model import LocalModel
 
 VERSION: str = vllm.__version__
 _CPU_CACHE_MIB = 1024
+_CPU_BATCHED_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,11 @@ def engine_options(
     if device == "cpu":
         # Compiling takes longer than it saves there.
         options["enforce_eager"] = True
+        # A prompt that is read in parts is sampled from too early, and vLLM cannot
+        # take the generator of a seeded request back there ("CPU Generator does
+        # not use offset").
+        options["enable_chunked_prefill"] = False
+        options["max_num_batched_tokens"] = max(max_model_len + sizes.batch, _CPU_BATCHED_TOKENS)
         cache_mib = cache_mib or _CPU_CACHE_MIB
     else:
         options["gpu_memory_utilization"] = sizes.gpu_memory_fraction

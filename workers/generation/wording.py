@@ -12,7 +12,7 @@ WORD = re.compile(r"\w+")
 QUOTED = re.compile(
     r"\"[^\"\n]+\"|“[^”\n]+”|„[^“\n]+“|«[^»\n]+»|‘[^’\n]+’|(?<!\w)'[^'\n]+'(?!\w)"  # noqa: RUF001
 )
-NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+NUMBER = re.compile(r"(?<!\w)\d+(?:[.,:/]\d+)*(?!\w)")
 NAME = re.compile(r"\b[^\W\d_]\w*")
 NAMES = re.compile(r"\bX(?:[\s'’-]+X)+\b")  # noqa: RUF001 - the typographic apostrophe
 
@@ -35,7 +35,7 @@ def sequences(found: Sequence[str], length: int) -> Iterator[str]:
 
 def skeleton(text: str) -> str:
     """What is left of a text when quotes, numbers and capitalised words are masked."""
-    masked = QUOTED.sub(" Q ", unicodedata.normalize("NFKC", text))
+    masked = QUOTED.sub(" X ", unicodedata.normalize("NFKC", text))
     masked = NAME.sub(lambda match: "X" if match[0][0].isupper() else match[0], masked)
     masked = NAMES.sub("X", NUMBER.sub("0", masked))
     return " ".join(masked.casefold().split())

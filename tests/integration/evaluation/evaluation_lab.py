@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hpo.spec.study import EvaluationSpec, Every, ModelSpec
 from storage.checkpoints import Checkpoint, CheckpointStore
-from workers.data.encode import EncodedExample
+from workers.data.encoded import EncodedExample
 from workers.tiny import make_model
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ MAX_NEW_TOKENS = 12
 # Longer than a block of the prefix cache, which has 128 tokens on a CPU.
 PROMPTS = [[(7 * row + 3 * column) % VOCABULARY for column in range(150)] for row in range(8)]
 EXAMPLES = [
-    EncodedExample(tuple((5 * row + 11 * column) % VOCABULARY for column in range(12 + row)), 6)
+    EncodedExample.completion_only(
+        ((5 * row + 11 * column) % VOCABULARY for column in range(12 + row)), 6
+    )
     for row in range(8)
 ]
 

@@ -12,7 +12,7 @@ import torch
 
 from hpo.spec.study import ModelSpec
 from hpo.spec.training import TrainingConfig
-from workers.data.encode import EncodedExample
+from workers.data.encoded import EncodedExample
 from workers.trial.model import ReusableModel
 from workers.trial.run import TrainingRun
 
@@ -20,7 +20,9 @@ from workers.trial.run import TrainingRun
 def training_set() -> list[EncodedExample]:
     draw = random.Random(0)
     return [
-        EncodedExample((*(draw.randrange(256) for _ in range(draw.randint(4, 24))), 256), 3)
+        EncodedExample.completion_only(
+            (*(draw.randrange(256) for _ in range(draw.randint(4, 24))), 256), 3
+        )
         for _ in range(40)
     ]
 

@@ -152,6 +152,25 @@ def test_what_a_text_would_leave_out_is_refused(
         Encoder(tokenizer, lab.spec(**fields))
 
 
+def test_fields_side_by_side_make_up_no_special_token(tokenizer: PreTrainedTokenizerBase) -> None:
+    encoder = Encoder(tokenizer, lab.spec(template="{level}{prompt}:{completion}{level}"))
+    row = Example.pair("of|>text|>", "<|endof", fields={"level": "text|>"})
+    ids = encoder.encode_whole(row).input_ids
+    assert lab.text(tokenizer, ids) == f"text|>of|>text|>:<|endoftext|>{END}"
+    assert ids.count(encoder.end_token) == 1
+
+
+def test_a_chat_template_without_system_prompts_is_refused_once(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    strict = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    lab.with_chat(tokenizer, strict + lab.CHAT)
+    with pytest.raises(InputError, match="no system"):
+        parts(tokenizer, SUM, system_prompt="Add.")
+    with pytest.raises(UnusableRow, match="no system"):
+        parts(tokenizer, WITH_SYSTEM)
+
+
 OWN = "Example 1:\nInput:\n1\nOutput:\n2\n\nExample 2:\nInput:\n3\nOutput:\n4\n\n"
 DRAWN = "Example 1:\n2+2?\n4\n\n"
 

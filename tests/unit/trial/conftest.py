@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from workers.data.encode import EncodedExample
+from workers.data.encoded import EncodedExample
 from workers.tiny import make_model
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ def examples() -> list[EncodedExample]:
     """Uneven lengths; the end token is the last one."""
     draw = random.Random(0)
     return [
-        EncodedExample((*(draw.randrange(256) for _ in range(draw.randint(4, 24))), 256), 3)
+        EncodedExample.completion_only(
+            (*(draw.randrange(256) for _ in range(draw.randint(4, 24))), 256), 3
+        )
         for _ in range(40)
     ]
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from hpo.spec.errors import InputError
 from hpo.spec.study import ModelSpec
 from hpo.spec.training import FullMethod, LoraMethod, Method
-from workers.data.encode import EncodedExample
+from workers.data.encoded import EncodedExample
 from workers.data.loss import evaluation_loss
 from workers.tiny import make_model
 from workers.trial.failures import BaseModelChanged, InvalidTrial

@@ -16,7 +16,7 @@ import torch
 from hpo.spec.study import ModelSpec
 from hpo.spec.training import LoraMethod, TrainingConfig
 from workers.data.collate import collate
-from workers.data.encode import EncodedExample
+from workers.data.encoded import EncodedExample
 from workers.data.loss import token_losses
 from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial
 from workers.trial.microbatch import MicroBatch
@@ -252,7 +252,7 @@ def test_one_example_that_does_not_fit_ends_the_trial(
 
 def test_the_first_micro_batch_follows_the_longest_example() -> None:
     def size(longest: int, effective: int) -> int:
-        few = [EncodedExample((1, 2), 1), EncodedExample(tuple(range(longest)), 1)]
+        few = [EncodedExample.completion_only(range(n), 1) for n in (2, longest)]
         return MicroBatch.initial(effective, few, CPU).size
 
     assert size(longest=10, effective=64) == 64

@@ -1,0 +1,1 @@
+"""Preparing a large data set: ours and the plain way, side by side."""
