@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -23,16 +24,19 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 from vllm import LLM, SamplingParams
 
 from benchmarks.measured import Evaluation, Measured, Replay, ReplayedTrial, Switch
-from hpo.spec.study import DataSpec, StudySpec
+from hpo.launch.home import HOME_VARIABLE
+from hpo.spec.study import StudySpec
 from hpo.spec.training import TrainingConfig
-from workers.data.encode import EncodedExample, Encoder, encode_all
+from workers.data.encoded import EncodedExample
 from workers.data.loss import evaluation_loss
-from workers.data.sources import read_generation_set, read_loss_set, read_training_set
+from workers.data.prepare import prepare
+from workers.data.recipe import Recipe
 from workers.data.tokenizer import load_tokenizer, pad_id
+from workers.data.tokens import load_encoder
 from workers.evaluation.generation import engine_options
 from workers.evaluation.grading import Grader
 from workers.trial.model import AttachedModel
@@ -45,20 +49,21 @@ CPU = torch.device("cpu")
 class Data:
     """Everything that is read and tokenised once."""
 
-    train: list[EncodedExample]
-    loss: list[EncodedExample]
+    train: Sequence[EncodedExample]
+    loss: Sequence[EncodedExample]
     prompts: list[list[int]]
     references: list[str]
     end_token: int
 
     @staticmethod
-    def read(data: DataSpec, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Data:
+    def read(spec: StudySpec, max_length: int, cache: Path) -> Data:
         """Read the three sets; the study must have a generation set."""
-        encoder = Encoder(tokenizer, data, max_length)
-        items = read_generation_set(data)
+        encoder = load_encoder(spec.model.path, spec.data)
+        prepared = prepare(Recipe.of(spec), cache)
+        items = prepared.examples("generation")
         return Data(
-            train=encode_all(encoder, read_training_set(data)).examples,
-            loss=encode_all(encoder, read_loss_set(data)).examples,
+            train=prepared.training().cut(max_length).examples,
+            loss=prepared.encoded("loss").cut(max_length).examples,
             prompts=[encoder.encode_prompt(item) for item in items],
             references=[item.completion for item in items],
             end_token=encoder.end_token,
@@ -174,7 +179,8 @@ def run_plain(replay: Replay) -> Measured:
     """Run the trials in this process, whose start counts too."""
     spec = replay.spec
     tokenizer = load_tokenizer(spec.model.path)
-    data = Data.read(spec.data, tokenizer, replay.trials[0].training.max_length)
+    cache = Path(os.environ[HOME_VARIABLE]) / "data"
+    data = Data.read(spec, replay.trials[0].training.max_length, cache)
     with tempfile.TemporaryDirectory(prefix="hpo-plain-") as folder:
         study = PlainStudy(spec, data, pad_id(tokenizer), Path(folder))
         began = time.time()

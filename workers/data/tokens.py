@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from workers.data.example import Example
+from hpo.spec.errors import InputError
+from workers.data.example import Example, UnusableRow
 
 if TYPE_CHECKING:
     from hpo.spec.data import DataSpec
@@ -65,11 +66,18 @@ class Surveyor:
     def __call__(self, lines: list[bytes]) -> Survey:
         """Lines in, tokens and counts out."""
         examples = [Example.from_line(line) for line in lines]
-        encoded = self.encoder.encode_many(examples) if self.encoder is not None else None
-        survey = Survey(encoded)
+        survey = Survey(self._encoded(examples))
         for example in examples:
             for label, value in {"file": example.origin, **example.labels}.items():
                 survey.counts.setdefault(label, Counter())[value] += 1
             if example.quality is not None:
                 survey.quality.append(example.quality)
         return survey
+
+    def _encoded(self, examples: list[Example]) -> EncodedSet | None:
+        if self.encoder is None:
+            return None
+        try:
+            return self.encoder.encode_many(examples)
+        except UnusableRow as error:
+            raise InputError(error.problem.line()) from error

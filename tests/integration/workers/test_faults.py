@@ -18,7 +18,7 @@ from hpo.search.study import StudySearch
 from hpo.spec.errors import InputError
 from storage.database import Database
 from storage.studies import Studies
-from workers.session import WorkerOptions, open_session
+from workers.session import open_session
 from workers.stop import StopSignal
 from workers.trial.run import TrainingRun
 from workers.trial.tracking import NoTracker, tracking
@@ -60,7 +60,7 @@ def test_an_unforeseen_error_is_tried_again_and_trial_after_trial_stops_the_work
         raise KeyError("surprise")
 
     monkeypatch.setattr(TrainingRun, "train_batch", fail)
-    with open_session("trial", WorkerOptions("lab", lab.url, "cpu"), StopSignal()) as session:
+    with open_session("trial", lab.options(), StopSignal()) as session:
         worker = TrialWorker.load(session, torch.device("cpu"))
         with pytest.raises(WorkerStopped, match="3 trials in a row failed 3 times each"):
             worker.run()

@@ -16,7 +16,7 @@ from storage.checkpoints import CheckpointStore
 from storage.database import Database
 from storage.studies import Studies
 from storage.trials import TrialLeases
-from workers.session import WorkerOptions, open_session
+from workers.session import open_session
 from workers.stop import StopSignal
 from workers.trial.worker import TrialWorker
 
@@ -83,7 +83,7 @@ def test_a_trial_that_does_not_fit_is_pruned_with_a_violated_constraint(
     def out_of_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("simulated")
 
-    with open_session("trial", WorkerOptions("lab", lab.url, "cpu"), StopSignal()) as session:
+    with open_session("trial", lab.options(), StopSignal()) as session:
         worker = TrialWorker.load(session, torch.device("cpu"))
         decoder = worker.model.model.get_decoder()
         decoder.register_forward_pre_hook(out_of_memory)

@@ -119,11 +119,16 @@ class Lab:
                 child.kill()
             child.wait()
 
+    def options(self) -> WorkerOptions:
+        """How a worker in this process is started."""
+        return WorkerOptions(
+            self.spec.name, self.url, "cpu", self.home / "data", lease_seconds=LEASE_SECONDS
+        )
+
     @contextmanager
     def evaluator(self) -> Iterator[ScriptedEvaluator]:
         """An evaluation worker in this process whose scores are a formula."""
-        options = WorkerOptions(self.spec.name, self.url, "cpu", LEASE_SECONDS)
-        with open_session("evaluation", options, StopSignal()) as session:
+        with open_session("evaluation", self.options(), StopSignal()) as session:
             yield ScriptedEvaluator(session)
 
 
@@ -133,7 +138,7 @@ class ScriptedEvaluator:
     def __init__(self, session: StudySession) -> None:
         self.session = session
         self._current: EvaluationRequest | None = None
-        self._worker = EvaluationWorker(session, self._score)
+        self._worker = EvaluationWorker(session, {"validation": self._score, "test": self._score})
 
     def claim(self) -> EvaluationRequest | None:
         return self.session.queue.claim(self.session.worker_id)

@@ -302,14 +302,21 @@ def test_the_weight_is_the_quality(tokenizer: PreTrainedTokenizerBase, data: Dat
     assert scored.weight == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"padding": "max_length", "max_length": 90},
+        {"truncation": True, "max_length": 2},
+        {"split_special_tokens": True},
+    ],
+)
 def test_what_the_tokenizer_was_left_with_changes_nothing(
-    tokenizer: PreTrainedTokenizerBase, data: DataSpec
+    tokenizer: PreTrainedTokenizerBase, data: DataSpec, left: dict[str, Any]
 ) -> None:
-    encoder = Encoder(tokenizer, data)
+    encoder = Encoder(lab.with_chat(tokenizer), data)
     before = encoder.encode_whole(SUM)
-    fast: Any = tokenizer
-    fast(["a", "bc"], padding="max_length", truncation=True, max_length=2)
-    fast("a<|pad|>", split_special_tokens=True)
+    called: Any = tokenizer
+    called(["a", "bc"], **left)
     assert encoder.encode_whole(SUM) == before
 
 

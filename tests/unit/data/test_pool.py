@@ -27,9 +27,7 @@ def refuser() -> Callable[[int], int]:
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("count", [0, 1, FEW, 20])
-def test_results_come_in_order_whatever_the_number_of_processes(
-    processes: int, count: int
-) -> None:
+def test_results_come_in_order_whatever_the_number_of_processes(processes: int, count: int) -> None:
     found = InOrder(squarer, processes).map(range(count))
     assert list(found) == [number * number for number in range(count)]
 
@@ -39,8 +37,7 @@ def test_few_tasks_start_no_process() -> None:
     assert os.getpid() not in set(InOrder(who, 2).map(range(FEW + 2)))
 
 
-def test_what_a_task_raises_arrives(  # noqa: D103
-) -> None:
+def test_what_a_task_raises_arrives() -> None:
     found = InOrder(refuser, 2).map(iter(range(1000)))
     with pytest.raises(ValueError, match="seven"):
         list(found)

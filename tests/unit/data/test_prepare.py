@@ -94,9 +94,7 @@ def test_the_test_set_is_held_out_first(tmp_path: Path) -> None:
 
 def test_what_samples_leaves_of_a_held_out_part_is_not_trained_on(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", sums(100))
-    data = prepared(
-        tmp_path, {"train": {"path": train}, "loss": {"fraction": 0.2, "samples": 5}}
-    )
+    data = prepared(tmp_path, {"train": {"path": train}, "loss": {"fraction": 0.2, "samples": 5}})
     assert (len(data.examples("loss")), len(data.examples("train"))) == (5, 80)
     assert dropped(data, "loss") == {"samples": 15}
 
@@ -214,10 +212,10 @@ def test_an_empty_set_says_what_it_was_lost_to(tmp_path: Path) -> None:
         "train": {"path": write(tmp_path / "train.jsonl", sums(5))},
         "loss": {"path": write(tmp_path / "loss.jsonl", sums(5))},
     }
-    with pytest.raises(InputError, match="data.train: given 5 examples.*5 in the loss set"):
+    with pytest.raises(InputError, match=r"data\.train: given 5 examples.*5 in the loss set"):
         prepared(tmp_path, content)
     content["train"]["where"] = {"completion": "nothing like it"}  # type: ignore[assignment]
-    with pytest.raises(InputError, match="data.train: given no rows"):
+    with pytest.raises(InputError, match=r"data\.train: given no rows"):
         prepared(tmp_path, content)
 
 

@@ -43,9 +43,7 @@ def test_only_living_examples_are_held_out_and_counted() -> None:
 
 def test_the_seed_draws() -> None:
     identity = identities(names_of(500))
-    first, again, other = (
-        held_out(identity, everyone(identity), 0.2, seed) for seed in (7, 7, 8)
-    )
+    first, again, other = (held_out(identity, everyone(identity), 0.2, seed) for seed in (7, 7, 8))
     assert (first == again).all()
     assert (first != other).any()
 
@@ -79,7 +77,8 @@ def test_who_is_held_out_does_not_depend_on_the_order(order: list[int], fraction
     identity = identities(names)
     shuffled = identities([names[index] for index in order])
     chosen = {
-        names[index] for index in np.flatnonzero(held_out(identity, everyone(identity), fraction, 0))
+        names[index]
+        for index in np.flatnonzero(held_out(identity, everyone(identity), fraction, 0))
     }
     again = {
         names[order[index]]
