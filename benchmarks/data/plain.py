@@ -37,7 +37,8 @@ def main() -> None:
 
 def _long_enough(row: dict[str, str]) -> bool:
     lengths = [len(row["question"]), len(row["answer"])]
-    return min(lengths) >= CLEANING["min_characters"] and sum(lengths) <= CLEANING["max_characters"]
+    shortest, longest = int(CLEANING["min_characters"]), int(CLEANING["max_characters"])
+    return min(lengths) >= shortest and sum(lengths) <= longest
 
 
 def _text(row: dict[str, str]) -> str:

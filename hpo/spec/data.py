@@ -20,6 +20,7 @@ from hpo.spec.base import (
 
 Share = Annotated[float, Field(gt=0, lt=1), NotBoolean]
 Similarity = Annotated[float, Field(gt=0, le=1), NotBoolean]
+Path = Annotated[str, Field(min_length=1)]
 FieldValue = str | int | float | bool
 
 
@@ -41,6 +42,8 @@ class Source(Strict):
     (`name`, `name:config`).
     """
 
+    path: Path | None = None
+    """A file, a folder or a `datasets` name."""
     split: str = "train"
     """Split of a `datasets` name; a file has none."""
     records: list[str] | None = None
@@ -74,7 +77,7 @@ class Source(Strict):
 class WeightedSource(Source):
     """One of several sources of the training set."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Path
     """A file, a folder or a `datasets` name."""
     weight: PositiveFloat = 1.0
     """How often an example of it is seen per epoch: 2 is twice, 0.5 half of them."""
@@ -83,7 +86,7 @@ class WeightedSource(Source):
 class TrainData(Source):
     """Examples to train on, and the names of their fields."""
 
-    path: Annotated[str, Field(min_length=1)] | None = None
+    path: Path | None = None
     """A file (JSONL, JSON, CSV, Parquet), a folder or a `datasets` name."""
     sources: Annotated[list[WeightedSource], Field(min_length=1)] | None = None
     """Several files instead of one `path`, each with a weight and, where they
@@ -111,7 +114,7 @@ class TrainData(Source):
 class EvaluationData(Source):
     """An evaluation set, frozen per study and the same for every trial."""
 
-    path: Annotated[str, Field(min_length=1)] | None = None
+    path: Path | None = None
     """A file, a folder or a `datasets` name; the training set's own by default,
     from which `where` or `fraction` then takes a part."""
     split: str = "test"

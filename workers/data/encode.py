@@ -62,6 +62,8 @@ class Encoder:
         self._tokenizer = tokenizer
         self._special = SpecialTokens(tokenizer)
         self._all = data.loss_on == "all"
+        # Ids may have gaps, so that there are fewer of them than the largest says.
+        self._token_type = token_type(max(tokenizer.get_vocab().values()) + 1)
         self.template = _resolved(data.template, tokenizer)
         """Name of the layout; `text` for a text of the study's own."""
         wording = Wording(data, shots, self._special)
@@ -113,7 +115,7 @@ class Encoder:
                 spans.extend(span)
         return EncodedSet(
             EncodedArrays(
-                tokens=np.array(ids, token_type(len(self._tokenizer))),
+                tokens=np.array(ids, self._token_type),
                 offsets=offsets(lengths),
                 spans=np.array(spans, np.int32).reshape(-1, 2),
                 span_offsets=offsets(counts),

@@ -35,7 +35,7 @@ class StepReport:
     examples: int
     """Training examples seen so far."""
     loss: float
-    """Nats per counted token over the whole step."""
+    """Nats per counted token over the whole step, weighted by quality where that is trained on."""
     tokens: int
     """Counted tokens of the step."""
     gradient_norm: float
@@ -127,10 +127,11 @@ class TrainingRun:
         started = time.perf_counter()
         examples = self._next_examples()
         tokens = sum(example.counted for example in examples)
+        divisor = self._divisor(examples, tokens)
         learning_rate = float(self._schedule.get_last_lr()[0])
         with self._random:
             loss, norm = self._micro_batch.fit(
-                lambda: self._gradients(examples, tokens), self._take_back
+                lambda: self._gradients(examples, divisor), self._take_back
             )
             self._require_finite(loss, norm, learning_rate)
             self._update(norm)
@@ -192,19 +193,28 @@ class TrainingRun:
         return [self._examples[index] for index in indices]
 
     def _gradients(
-        self, examples: Sequence[EncodedExample], tokens: int
+        self, examples: Sequence[EncodedExample], divisor: float
     ) -> tuple[float, torch.Tensor]:
         """Gradients of the step's loss, accumulated; loss and norm of the gradient."""
         self._optimizer.zero_grad()
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         for part in self._micro_batch.split(examples):
-            total += self._backward(part, tokens)
+            total += self._backward(part, divisor)
             self._on_progress()
         gradients = [weight.grad for _, weight in self._attached.trainable]
         norm = get_total_norm([gradient for gradient in gradients if gradient is not None])
-        return total.item() / tokens, norm
+        return total.item() / divisor, norm
 
-    def _backward(self, examples: Sequence[EncodedExample], tokens: int) -> torch.Tensor:
+    def _divisor(self, examples: Sequence[EncodedExample], tokens: int) -> float:
+        """What the step's summed loss is divided by: counted tokens, weighted where asked for.
+
+        A step whose examples all weigh nothing has no gradient, whatever it is divided by.
+        """
+        if not self._config.quality_weighting:
+            return tokens
+        return sum(example.weight * example.counted for example in examples) or 1.0
+
+    def _backward(self, examples: Sequence[EncodedExample], divisor: float) -> torch.Tensor:
         """Add one micro-batch's share to the gradients; the sum of its token losses."""
         batch = collate(examples, pad_id=self._pad_id, device=self._device)
         with torch.autocast(
@@ -212,8 +222,10 @@ class TrainingRun:
             dtype=self._autocast_dtype,
             enabled=self._autocast_dtype is not None,
         ):
-            losses, _ = token_losses(self._attached.module, batch)
-        (losses / tokens).backward()  # type: ignore[no-untyped-call]
+            losses, _ = token_losses(
+                self._attached.module, batch, weighted=self._config.quality_weighting
+            )
+        (losses / divisor).backward()  # type: ignore[no-untyped-call]
         return losses.detach()
 
     def _take_back(self) -> None:

@@ -114,13 +114,12 @@ class Generating:
         return file.read_text() if file.exists() else ""
 
     def lines(self, name: str) -> list[Any]:
-        """Its records."""
-        return [json.loads(line) for line in self.text(name).splitlines()]
+        """Its whole lines, which end with a line break and nothing else."""
+        return [json.loads(line) for line in self.text(name).split("\n")[:-1]]
 
     def count(self, source: str) -> int:
-        """Whole lines of a source in the responses."""
-        whole = self.text("responses.jsonl").rpartition("\n")[0].splitlines()
-        return sum(json.loads(line)["source"] == source for line in whole)
+        """Responses of a source."""
+        return sum(line["source"] == source for line in self.lines("responses.jsonl"))
 
     def end_all(self) -> None:
         """Kill what a failed test left running."""

@@ -21,7 +21,7 @@ def refusal(ended: Ended) -> list[str]:
     ("old", "new", "told"),
     [
         ("path: INPUTS/model", "path: /no/model", "model.path: given '/no/model', which is not"),
-        ("path: INPUTS/model", "path: INPUTS", "a folder without config.json"),
+        ("path: INPUTS/model", "path: INPUTS", "(no model folder: it has no config.json)"),
         ("float32}", "float32, revision: main}", "model.revision: given 'main' for a local folder"),
         ("INPUTS/prompts.jsonl", "INPUTS/none.jsonl", "/none.jsonl: given no such file"),
         ("prompt: question", "prompt: text", "/prompts.jsonl:1: given no field 'text'"),

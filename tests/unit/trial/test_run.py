@@ -393,3 +393,48 @@ def test_a_finished_run_takes_no_further_step(
         finish(run)
         with pytest.raises(RuntimeError, match="all 1 steps"):
             run.train_batch()
+
+
+def weighing(examples: list[EncodedExample], weights: list[float]) -> list[EncodedExample]:
+    return [
+        EncodedExample(example.input_ids, example.learned, weights[index % len(weights)])
+        for index, example in enumerate(examples)
+    ]
+
+
+def test_quality_weighs_examples_only_when_asked(
+    reusable: ReusableModel, examples: list[EncodedExample]
+) -> None:
+    weighed = weighing(examples, [0.1, 1.0])
+    plain, weights = train(reusable, configuration(), examples)
+    ignored, same_weights = train(reusable, configuration(), weighed)
+    _, other = train(reusable, configuration(quality_weighting=True), weighed)
+    assert [report.loss for report in ignored] == [report.loss for report in plain]
+    assert same(weights, same_weights)
+    assert not same(weights, other)
+
+
+def test_examples_that_weigh_nothing_are_not_learned(
+    reusable: ReusableModel, examples: list[EncodedExample]
+) -> None:
+    config = configuration(quality_weighting=True, effective_batch_size=len(examples))
+    half = weighing(examples, [0.0, 1.0])
+    others = [
+        EncodedExample(tuple(reversed(example.input_ids)), example.learned, example.weight)
+        if example.weight == 0
+        else example
+        for example in half
+    ]
+    first, weights = train(reusable, config, half, micro_batch=4)
+    second, again = train(reusable, config, others, micro_batch=4)
+    assert [r.loss for r in first] == pytest.approx([r.loss for r in second], rel=1e-6)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, again[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_without_any_weight_changes_nothing_but_decay(
+    reusable: ReusableModel, examples: list[EncodedExample]
+) -> None:
+    reports, _ = train(reusable, configuration(quality_weighting=True), weighing(examples, [0.0]))
+    assert {report.loss for report in reports} == {0.0}
+    assert all(report.gradient_norm == 0 for report in reports)
