@@ -94,7 +94,7 @@ class Level(Strict):
 
 
 class Engine(Strict):
-    """Sizes of the engine; they may change between runs."""
+    """Sizes of the engine; all but `max_model_len` may change between runs."""
 
     batch: PositiveInt = 64
     """Responses that are generated at a time, and at most lost by a crash."""

@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args()
     stop_with_parent(options.parent)
-    spec = GenerateSpec.model_validate_json(sys.stdin.read())
+    spec = GenerateSpec.model_validate_json(sys.stdin.buffer.read())
     try:
         report = generate(spec, options.device, _note)
     except HpoError as error:

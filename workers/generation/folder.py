@@ -47,11 +47,11 @@ class OutputFolder:
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Begin the folder with these settings, or go on if it was begun with them.
 
-        Raises OutputError with a line for each setting that differs, and for a
+        A folder without a single record is begun anew. Raises OutputError with a line for each setting that differs, and for a
         folder that holds responses of unknown settings.
         """
         file = self.path / SETTINGS
-        if not file.exists():
+        if not file.exists() or not self._has_records():
             self._begin(file, settings)
         try:
             begun = json.loads(file.read_text(encoding="utf-8"))
@@ -83,12 +83,16 @@ class OutputFolder:
         write_whole(self.path / REPORT, content)
 
     def _begin(self, file: Path, settings: Mapping[str, Any]) -> None:
-        if self.responses.file.exists():
+        if self._has_records():
             raise OutputError(
-                f"{self.path}: given a folder with {RESPONSES} but without {SETTINGS}; "
+                f"{self.path}: given a folder with responses but without {SETTINGS}; "
                 "allowed: a folder of this command, or an empty one"
             )
         write_whole(file, settings)
+
+    def _has_records(self) -> bool:
+        files = (self.responses.file, self.refused.file)
+        return any(file.exists() and file.stat().st_size > 0 for file in files)
 
     def _refusal(self, changed: list[str]) -> Iterator[str]:
         for line in changed:

@@ -10,6 +10,15 @@ from typing import Any
 from workers.generation.plan import Rows
 from workers.generation.records import GENERATED, HUMAN
 
+SHOWN = 20
+
+
+def first_lines(lines: Sequence[str], file: str) -> Iterator[str]:
+    """As many lines as a person reads; `file` has all of them."""
+    yield from lines[:SHOWN]
+    if len(lines) > SHOWN:
+        yield f"{len(lines) - SHOWN:,} more, see {file}"
+
 
 @dataclass
 class Counts:

@@ -9,12 +9,12 @@ from typing import Any
 
 from hpo.spec.generate import GenerateSpec
 from hpo.spec.identity import fingerprint
-from workers.generation.folder import OutputFolder, open_folder
+from workers.generation.folder import REPORT, OutputFolder, open_folder
 from workers.generation.ledger import Ledger
 from workers.generation.model import LocalModel, find_model
 from workers.generation.plan import Plan, read_plan
 from workers.generation.records import human_record
-from workers.generation.report import report_of
+from workers.generation.report import first_lines, report_of
 
 Note = Callable[[str], None]
 HUMANS_PER_WRITE = 1000
@@ -29,9 +29,9 @@ def generate(spec: GenerateSpec, device: str, note: Note) -> dict[str, Any]:
     with open_folder(Path(spec.output)) as folder:
         model = find_model(spec.model)
         contents = {source.path: fingerprint(source.path) for source in spec.prompts}
-        folder.claim(settings_of(spec, model, contents))
         plan = read_plan(spec)
-        for line in plan.rows.dropped:
+        folder.claim(settings_of(spec, model, contents))
+        for line in first_lines(plan.rows.dropped, REPORT):
             note(f"dropped: {line}")
         ledger = Ledger(spec, plan.prompts)
         _take_up(spec, plan, folder, ledger, contents, note)
@@ -49,7 +49,8 @@ def settings_of(
 
     Inputs count by their content, not by where they lie.
     """
-    content = spec.model_dump(mode="json", exclude={"output", "engine", "model", "prompts"})
+    apart = {"output", "on_error", "engine", "model", "prompts"}
+    content = spec.model_dump(mode="json", exclude=apart)
     return {
         "version": 1,
         "model": {"content": model.content, "dtype": spec.model.dtype},
@@ -58,6 +59,7 @@ def settings_of(
             | {"content": contents[source.path]}
             for index, source in enumerate(spec.prompts)
         },
+        "engine": {"max_model_len": spec.engine.max_model_len},
         **content,
     }
 

@@ -13,11 +13,12 @@ from workers.data.tokenizer import load_tokenizer
 from workers.generation.chat import PromptEncoder
 from workers.generation.checks import Refusal
 from workers.generation.engine import VERSION, Request, Response, WritingEngine
-from workers.generation.folder import OutputFolder
+from workers.generation.folder import REFUSED, OutputFolder
 from workers.generation.ledger import Ledger, candidate
 from workers.generation.model import LocalModel, context_length
 from workers.generation.prompts import Prompt
 from workers.generation.records import GENERATED, Attempt, Record, Recorder
+from workers.generation.report import first_lines
 
 
 @dataclass
@@ -87,6 +88,7 @@ class Writing:
         room = min((limit for limit in limits if limit is not None), default=None)
         needed: list[int] = []
         records: list[Record] = []
+        told: list[str] = []
         for prompt in list(self.ledger.waiting()):
             why, tokens = self._looked_at(prompt, room)
             if why is None:
@@ -94,8 +96,10 @@ class Writing:
             else:
                 records.append(self.recorder.unanswerable(prompt, why))
                 self.ledger.refuse(prompt.id, why.reason, None)
-                self.note(f"refused: {prompt.origin}: {why.reason} ({why.detail})")
+                told.append(f"{prompt.origin}: {why.reason} ({why.detail})")
         self.folder.refused.append(records)
+        for line in first_lines(told, REFUSED):
+            self.note(f"refused: {line}")
         return max(needed, default=None)
 
     def _looked_at(self, prompt: Prompt, room: int | None) -> tuple[Refusal | None, int]:

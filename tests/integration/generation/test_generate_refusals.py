@@ -56,3 +56,17 @@ def test_rows_that_cannot_be_used_are_dropped_when_asked(generating: Generating)
     assert "2 rows read: 0 prompts, 1 with human responses" in ended.out
     [line] = generating.lines("responses.jsonl")
     assert (line["prompt"], line["completion"]) == ("a", "An answer.")
+
+
+def test_a_mended_file_may_use_the_folder(generating: Generating) -> None:
+    rows = generating.folder / "rows.jsonl"
+    path = ("INPUTS/prompts.jsonl", str(rows))
+    rows.write_text('{"question": "a", "level": "A1", "answers": 5}\n')
+    assert f"{rows}:1: given a number in 'answers'" in refusal(generating.run(path))[0]
+    rows.write_text('{"question": "a", "level": "A1", "answers": "An answer."}\n')
+    assert generating.run(path).code == 0
+    rows.write_text('{"question": "b", "level": "A1", "answers": "An answer."}\n')
+    told = refusal(generating.run(path))
+    assert told[0].startswith(
+        f"{generating.output} was begun with other settings: prompts.0.content: is 'sha256:"
+    )

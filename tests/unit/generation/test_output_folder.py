@@ -76,7 +76,10 @@ def test_a_bad_line_in_the_middle_is_told(tmp_path: Path) -> None:
 
 def test_a_folder_is_taken_up_with_the_same_settings_only(tmp_path: Path) -> None:
     with open_folder(tmp_path / "deep" / "out") as folder:
+        folder.claim({})
+        # Nothing was written by those settings.
         folder.claim(SETTINGS)
+        folder.refused.append([record("a")])
         folder.claim(SETTINGS)
         with pytest.raises(OutputError) as caught:
             folder.claim({"seed": 2, "levels": {"A1": {"top_p": 0.5}}})
