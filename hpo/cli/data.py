@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo.cli.generate import generate
 from hpo.cli.options import Json
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ File = Annotated[
     str, typer.Argument(help="A study file, a preset, or a file with only a data section.")
 ]
 Set = Annotated[str, typer.Option("--set", help="train, loss, generation or test.")]
+
+app.command()(generate)
 
 
 @app.command()

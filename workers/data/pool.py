@@ -16,8 +16,6 @@ from hpo.parent import stop_with_parent
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-FEW = 3
-"""So many tasks are done here: starting processes takes longer."""
 AHEAD = 2
 """Tasks per process that wait for their turn, which bounds the memory."""
 
@@ -26,20 +24,26 @@ class InOrder(Generic[Task, Result]):
     """Applies what `make()` gives to every task and yields the results in order.
 
     `make` is called once in each process, so that a tokenizer, say, is loaded
-    once. The results are the same for any number of processes.
+    once. Up to `few` tasks are done in this process: starting others takes
+    longer. The results are the same for any number of processes.
     """
 
     def __init__(
-        self, make: Callable[[], Callable[[Task], Result]], processes: int | None = None
+        self,
+        make: Callable[[], Callable[[Task], Result]],
+        *,
+        few: int = 3,
+        processes: int | None = None,
     ) -> None:
         self._make = make
+        self._few = few
         self._processes = processes or available_processors()
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Result]:
         """The results, in the order of the tasks."""
         stream = iter(tasks)
-        first = list(islice(stream, FEW + 1))
-        if len(first) <= FEW or self._processes == 1:
+        first = list(islice(stream, self._few + 1))
+        if len(first) <= self._few or self._processes == 1:
             yield from map(self._make(), chain(first, stream))
             return
         context = multiprocessing.get_context("spawn")

@@ -32,6 +32,8 @@ from workers.data.tokens import Survey, Surveyor, token_counts
 
 BATCH = 2048
 """Examples that a process tokenises at a time."""
+FEW = 12
+"""So many batches are tokenised here: importing transformers elsewhere takes longer."""
 
 
 def prepare(recipe: Recipe, root: Path, *, rebuild: bool = False) -> PreparedData:
@@ -102,7 +104,8 @@ def survey(
 ) -> dict[str, Content]:
     """Tokenise and count every set, all in one go; write what was tokenised."""
     content = {name: Content() for name in parts}
-    surveyor = InOrder(partial(Surveyor.make, recipe.tokenizer, recipe.data, shots))
+    make = partial(Surveyor.make, recipe.tokenizer, recipe.data, shots)
+    surveyor = InOrder(make, few=FEW)
     names: deque[str] = deque()
     with ExitStack() as stack:
         writers: dict[str, EncodedWriter] = {}

@@ -47,8 +47,9 @@ class OutputFolder:
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Begin the folder with these settings, or go on if it was begun with them.
 
-        A folder without a single record is begun anew. Raises OutputError with a line for each setting that differs, and for a
-        folder that holds responses of unknown settings.
+        A folder without a single record is begun anew. Raises OutputError
+        with a line for each setting that differs, and for a folder that holds
+        records of unknown settings.
         """
         file = self.path / SETTINGS
         if not file.exists() or not self._has_records():

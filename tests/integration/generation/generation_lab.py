@@ -86,7 +86,7 @@ class Generating:
         self, *edits: tuple[str, str], file: str | None = None, device: str = "cpu"
     ) -> subprocess.Popen[str]:
         """The command in the background."""
-        command = [sys.executable, "/tmp/lab/gen/drive.py", "data", "generate"]
+        command = [sys.executable, "-m", "hpo", "data", "generate"]
         process = subprocess.Popen(
             [*command, file or str(self.write(*edits)), "--device", device],
             stdin=subprocess.DEVNULL,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from workers.data.pool import FEW, InOrder
+from workers.data.pool import InOrder
 
 
 def squarer() -> Callable[[int], int]:
@@ -26,19 +26,19 @@ def refuser() -> Callable[[int], int]:
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-@pytest.mark.parametrize("count", [0, 1, FEW, 20])
+@pytest.mark.parametrize("count", [0, 1, 3, 20])
 def test_results_come_in_order_whatever_the_number_of_processes(processes: int, count: int) -> None:
-    found = InOrder(squarer, processes).map(range(count))
+    found = InOrder(squarer, processes=processes).map(range(count))
     assert list(found) == [number * number for number in range(count)]
 
 
 def test_few_tasks_start_no_process() -> None:
-    assert set(InOrder(who, 2).map(range(FEW))) == {os.getpid()}
-    assert os.getpid() not in set(InOrder(who, 2).map(range(FEW + 2)))
+    assert set(InOrder(who, few=4, processes=2).map(range(4))) == {os.getpid()}
+    assert os.getpid() not in set(InOrder(who, few=4, processes=2).map(range(5)))
 
 
 def test_what_a_task_raises_arrives() -> None:
-    found = InOrder(refuser, 2).map(iter(range(1000)))
+    found = InOrder(refuser, processes=2).map(iter(range(1000)))
     with pytest.raises(ValueError, match="seven"):
         list(found)
 
@@ -51,7 +51,7 @@ def test_no_more_is_read_than_is_soon_worked_on() -> None:
             read.append(number)
             yield number
 
-    results = InOrder(squarer, 2).map(tasks())  # type: ignore[arg-type]
+    results = InOrder(squarer, processes=2).map(tasks())  # type: ignore[arg-type]
     for _ in range(3):
         next(results)
     assert len(read) < 20
