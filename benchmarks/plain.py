@@ -31,12 +31,12 @@ from benchmarks.measured import Evaluation, Measured, Replay, ReplayedTrial, Swi
 from hpo.launch.home import HOME_VARIABLE
 from hpo.spec.study import StudySpec
 from hpo.spec.training import TrainingConfig
-from workers.data.encoded import EncodedExample
-from workers.data.loss import evaluation_loss
-from workers.data.prepare import prepare
-from workers.data.recipe import Recipe
-from workers.data.tokenizer import load_tokenizer, pad_id
-from workers.data.tokens import load_encoder
+from workers.data.batches.loss import evaluation_loss
+from workers.data.preparing.build import prepare
+from workers.data.preparing.recipe import Recipe
+from workers.data.preparing.survey import load_encoder
+from workers.data.tokens.encoded import EncodedExample
+from workers.data.tokens.tokenizer import load_tokenizer, pad_id
 from workers.evaluation.generation import engine_options
 from workers.evaluation.grading import Grader
 from workers.trial.model import AttachedModel

@@ -21,8 +21,8 @@ from storage.queue import EvaluationQueue
 from storage.studies import Studies, StudyRecord
 from storage.trials import TrialLeases
 from storage.workers import WorkerKind, Workers, new_worker_id, session_name
-from workers.data.prepared import PreparedData
-from workers.data.recipe import Recipe
+from workers.data.preparing.prepared import PreparedData
+from workers.data.preparing.recipe import Recipe
 from workers.stop import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class StudySession:
         Raises InputError when it is missing, malformed or not what the study's
         other processes have.
         """
-        from workers.data.prepare import prepare
+        from workers.data.preparing.build import prepare
 
         prepared = prepare(Recipe.of(self.spec), self.data_cache)
         report = self._current().data

@@ -15,9 +15,9 @@ from hpo.cli.options import Json
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from workers.data.encode import Encoder
     from workers.data.example import Example
-    from workers.data.prepared import PreparedData
+    from workers.data.preparing.prepared import PreparedData
+    from workers.data.tokens.encoder import Encoder
 
 app = typer.Typer(help="Prepare, count, look at or generate a study's data.", no_args_is_help=True)
 
@@ -91,7 +91,7 @@ def inspect(
     recipe = recipe_of(study)
     encoder = None
     if recipe.tokenizer is not None:
-        from workers.data.tokens import load_encoder
+        from workers.data.preparing.survey import load_encoder
 
         encoder = load_encoder(recipe.tokenizer, recipe.data, data.shots)
     examples = data.examples(name)

@@ -9,8 +9,8 @@ from hpo.launch.inputs import check_model, make_inputs
 from hpo.spec.data_file import DataFile, load_data
 
 if TYPE_CHECKING:
-    from workers.data.prepared import PreparedData
-    from workers.data.recipe import Recipe
+    from workers.data.preparing.prepared import PreparedData
+    from workers.data.preparing.recipe import Recipe
 
 
 def recipe_of(file: str) -> Recipe:
@@ -18,7 +18,7 @@ def recipe_of(file: str) -> Recipe:
 
     Raises SpecError, StudyError or InputError.
     """
-    from workers.data.recipe import Recipe
+    from workers.data.preparing.recipe import Recipe
 
     spec = load_data(file, variables())
     make_inputs(file)
@@ -35,6 +35,6 @@ def recipe_of(file: str) -> Recipe:
 
 def prepared(file: str, *, rebuild: bool = False) -> PreparedData:
     """The data of such a file, from the cache or made now."""
-    from workers.data.prepare import prepare
+    from workers.data.preparing.build import prepare
 
     return prepare(recipe_of(file), data_cache(), rebuild=rebuild)

@@ -17,7 +17,7 @@ from hpo.spec.errors import DeviceError, InputError, OutputError
 from hpo.spec.study import DEVICE, DEVICE_WORDS, StudySpec
 
 if TYPE_CHECKING:
-    from workers.data.report import DataReport
+    from workers.data.preparing.report import DataReport
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 MADE_ON_THE_SPOT = ("quickstart", "gsm8k-tiny")
@@ -49,8 +49,8 @@ def check_inputs(spec: StudySpec) -> DataReport:
 
     Raises InputError with a line for each of the two that cannot be used.
     """
-    from workers.data.prepare import prepare
-    from workers.data.recipe import Recipe
+    from workers.data.preparing.build import prepare
+    from workers.data.preparing.recipe import Recipe
 
     try:
         check_model(spec.model.path)

@@ -22,7 +22,7 @@ from storage.database import Database
 from storage.studies import Studies
 
 if TYPE_CHECKING:
-    from workers.data.report import DataReport
+    from workers.data.preparing.report import DataReport
 
 RESULTS = "study_results.yaml"
 

@@ -1,6 +1,6 @@
 """What became of a study's data, as lines for a terminal and as Markdown.
 
-Works on the stored report (`workers.data.report.DataReport.as_dict`), so that
+Works on the stored report (`workers.data.preparing.report.DataReport.as_dict`), so that
 a study is shown where no data is.
 """
 

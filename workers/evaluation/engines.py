@@ -20,14 +20,14 @@ from transformers import AutoConfig
 from hpo.spec.errors import InputError
 from hpo.spec.study import EvaluationSpec, ModelSpec
 from storage.checkpoints import Checkpoint, CheckpointError
-from workers.data.tokenizer import load_tokenizer, pad_id
+from workers.data.tokens.tokenizer import load_tokenizer, pad_id
 from workers.evaluation.adapters import AdapterLayout, served_rank, verify_adapter
 from workers.evaluation.likelihood import LikelihoodModel
 from workers.evaluation.weights import verify_full
 
 if TYPE_CHECKING:
-    from workers.data.encoded import EncodedExample
-    from workers.data.loss import LossResult
+    from workers.data.batches.loss import LossResult
+    from workers.data.tokens.encoded import EncodedExample
     from workers.evaluation.generation import GenerationEngine
 
 

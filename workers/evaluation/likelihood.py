@@ -11,13 +11,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from storage.checkpoints import CheckpointError
-from workers.data.loss import LossResult, check_loss, evaluation_loss
+from workers.data.batches.loss import LossResult, check_loss, evaluation_loss
 from workers.evaluation.weights import Layout, read_tensors
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from workers.data.encoded import EncodedExample
+    from workers.data.tokens.encoded import EncodedExample
 
 
 class LikelihoodModel:

@@ -14,7 +14,7 @@ from workers.evaluation.accuracy import wilson_interval
 from workers.evaluation.grading import Grader, Task
 
 if TYPE_CHECKING:
-    from workers.data.encoded import EncodedExample
+    from workers.data.tokens.encoded import EncodedExample
     from workers.evaluation.engines import EvaluationEngines
 
 _KEPT_ANSWERS = 8

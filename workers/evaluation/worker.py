@@ -14,10 +14,10 @@ from hpo.spec.errors import InputError
 from storage.checkpoints import Checkpoint, CheckpointError
 from storage.errors import LeaseLost
 from storage.records import EvaluationRequest
-from workers.data.encode import Encoder
-from workers.data.encoded import EncodedExample
-from workers.data.prepared import PreparedData
-from workers.data.tokens import load_encoder
+from workers.data.preparing.prepared import PreparedData
+from workers.data.preparing.survey import load_encoder
+from workers.data.tokens.encoded import EncodedExample
+from workers.data.tokens.encoder import Encoder
 from workers.evaluation.engines import EvaluationEngines
 from workers.evaluation.grading import Grader
 from workers.evaluation.score import EvaluationSets, GenerationSet, Scores, score

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hpo.spec.errors import InputError
 from workers.data.example import Turn
-from workers.data.fields import unusable
+from workers.data.reading.fields import unusable
 from workers.generation.prompts import Prompt
 
 Messages = list[dict[str, str]]

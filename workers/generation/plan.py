@@ -10,8 +10,8 @@ from itertools import islice
 from hpo.spec.errors import InputError
 from hpo.spec.generate import GenerateSpec, PromptSource
 from workers.data.example import RowProblem, UnusableRow
-from workers.data.fields import Row
-from workers.data.rows import read_chunks
+from workers.data.reading.fields import Row
+from workers.data.reading.rows import read_chunks
 from workers.generation.prompts import HumanResponse, Prompt, PromptReader
 
 

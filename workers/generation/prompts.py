@@ -10,10 +10,10 @@ from typing import Any
 
 from hpo.spec.data import Source
 from hpo.spec.generate import GenerateSpec, PromptSource
-from workers.data.conversations import ROLES, text_of
 from workers.data.example import Turn
-from workers.data.fields import Row, describe, find, has, required, scalar, string, unusable
-from workers.data.formats import RowFormat
+from workers.data.reading.conversations import ROLES, text_of
+from workers.data.reading.fields import Row, describe, find, has, required, scalar, string, unusable
+from workers.data.reading.formats import RowFormat
 
 
 @dataclass(frozen=True, slots=True)

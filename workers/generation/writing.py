@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hpo.spec.errors import InputError
 from hpo.spec.generate import GenerateSpec
 from workers.data.example import UnusableRow
-from workers.data.tokenizer import load_tokenizer
+from workers.data.tokens.tokenizer import load_tokenizer
 from workers.generation.chat import PromptEncoder
 from workers.generation.checks import Refusal
 from workers.generation.engine import VERSION, Request, Response, WritingEngine

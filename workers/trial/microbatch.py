@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from workers.data.encoded import EncodedExample, lengths_of
+from workers.data.tokens.encoded import EncodedExample, lengths_of
 from workers.trial.failures import DoesNotFit
 
 T = TypeVar("T")

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from hpo.spec.study import ModelSpec
 from hpo.spec.training import LoraMethod, Method
-from workers.data.loss import check_loss
+from workers.data.batches.loss import check_loss
 from workers.trial.adapter import attach_adapter, save_adapter
 from workers.trial.failures import BaseModelChanged
 from workers.trial.fingerprint import fingerprint

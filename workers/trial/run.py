@@ -13,10 +13,10 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from hpo.spec.training import TrainingConfig
-from workers.data.collate import collate
-from workers.data.encoded import EncodedExample
-from workers.data.loss import token_losses
-from workers.data.order import ExampleOrder
+from workers.data.batches.collate import collate
+from workers.data.batches.loss import token_losses
+from workers.data.batches.order import ExampleOrder
+from workers.data.tokens.encoded import EncodedExample
 from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial
 from workers.trial.microbatch import MicroBatch
 from workers.trial.model import AttachedModel, Kind

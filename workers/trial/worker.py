@@ -20,9 +20,9 @@ from hpo.spec.training import TrainingConfig
 from storage.checkpoints import CheckpointError
 from storage.errors import LeaseLost
 from storage.trials import TrialLease
-from workers.data.encoded import EncodedSet
-from workers.data.prepared import PreparedData
-from workers.data.tokenizer import load_tokenizer, pad_id
+from workers.data.preparing.prepared import PreparedData
+from workers.data.tokens.encoded import EncodedSet
+from workers.data.tokens.tokenizer import load_tokenizer, pad_id
 from workers.devices import prepare_device, torch_device
 from workers.faults import is_environment_fault
 from workers.session import StudySession, WorkerOptions, open_session

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hpo.spec.study import EvaluationSpec, Every, ModelSpec
 from storage.checkpoints import Checkpoint, CheckpointStore
-from workers.data.encoded import EncodedExample
+from workers.data.tokens.encoded import EncodedExample
 from workers.tiny import make_model
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from evaluation_lab import EXAMPLES, MAX_NEW_TOKENS, PROMPTS, Lab, ask, closing
 
 from hpo.spec.errors import InputError
 from storage.checkpoints import CheckpointError
-from workers.data.loss import evaluation_loss
+from workers.data.batches.loss import evaluation_loss
 from workers.evaluation.engines import EvaluationEngines
 from workers.evaluation.grading import Grader
 from workers.evaluation.score import EvaluationSets, GenerationSet, score

@@ -10,8 +10,8 @@ from generation_lab import LONG, Ended, Generating
 
 from hpo.spec.data import WeightedSource
 from workers.data.example import RowProblem, Turn
-from workers.data.formats import RowFormat
-from workers.data.rows import read_chunks
+from workers.data.reading.formats import RowFormat
+from workers.data.reading.rows import read_chunks
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Whole = tuple[Generating, Ended]

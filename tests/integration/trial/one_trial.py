@@ -12,7 +12,7 @@ import torch
 
 from hpo.spec.study import ModelSpec
 from hpo.spec.training import TrainingConfig
-from workers.data.encoded import EncodedExample
+from workers.data.tokens.encoded import EncodedExample
 from workers.trial.model import ReusableModel
 from workers.trial.run import TrainingRun
 

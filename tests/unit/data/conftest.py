@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hpo.spec.data import DataSpec, EvaluationData, TrainData
-from workers.data.tokenizer import load_tokenizer
+from workers.data.tokens.tokenizer import load_tokenizer
 from workers.tiny import make_model
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.spec.data import DataSpec, EvaluationData, TrainData
-from workers.data.encoded import EncodedExample
+from workers.data.tokens.encoded import EncodedExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

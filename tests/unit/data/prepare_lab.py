@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hpo.spec.data import DataSpec
-from workers.data.prepare import prepare
-from workers.data.prepared import PreparedData
-from workers.data.recipe import Recipe
+from workers.data.preparing.build import prepare
+from workers.data.preparing.prepared import PreparedData
+from workers.data.preparing.recipe import Recipe
 
 Row = Mapping[str, Any]
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.data.answers import as_number, final_answer, last_number, same_answer
+from workers.data.cleaning.answers import as_number, final_answer, last_number, same_answer
 
 
 @pytest.mark.parametrize(

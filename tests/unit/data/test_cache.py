@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpo.spec.errors import InputError, OutputError
-from workers.data.cache import UNUSED_SECONDS, DataCache, key_of
+from workers.data.preparing.cache import UNUSED_SECONDS, DataCache, key_of
 
 KEY = key_of("something")
 

@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from hpo.spec.data import Cleaning
-from workers.data.cleaning import Cleaner, Dropped, token_limit
+from workers.data.cleaning.cleaner import Cleaner, Dropped, token_limit
 from workers.data.example import Example, Turn
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from workers.data.collate import collate, collate_packed
-from workers.data.encoded import EncodedExample
+from workers.data.batches.collate import collate, collate_packed
+from workers.data.tokens.encoded import EncodedExample
 
 CPU = torch.device("cpu")
 PAD = 257

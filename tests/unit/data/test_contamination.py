@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.spec.data import Decontamination
-from workers.data import contamination
-from workers.data.contamination import Hit, ItemIndex
+from workers.data.cleaning import contamination
+from workers.data.cleaning.contamination import Hit, ItemIndex
 from workers.data.example import Example
 
 QUESTION = " ".join(f"question{number}" for number in range(20))

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hpo.spec.data import NearDuplicates
-from workers.data import similar
-from workers.data.duplicates import (
+from workers.data.cleaning import similar
+from workers.data.cleaning.duplicates import (
     exact_hash,
     first_of_equals,
     identity_hash,
     near_duplicates,
     signatures,
 )
+from workers.data.cleaning.words import WordMemo, ngrams, word_hashes
 from workers.data.example import Example, Turn
-from workers.data.words import WordMemo, ngrams, word_hashes
 
 SPEC = NearDuplicates(threshold=0.7, words=2, permutations=128)
 

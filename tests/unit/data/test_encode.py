@@ -9,9 +9,9 @@ import pytest
 
 from hpo.spec.data import DataSpec
 from hpo.spec.errors import InputError
-from workers.data.encode import Encoder
 from workers.data.example import Example, RowProblem, Turn, UnusableRow
-from workers.data.tokenizer import load_tokenizer, pad_id
+from workers.data.tokens.encoder import Encoder
+from workers.data.tokens.tokenizer import load_tokenizer, pad_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

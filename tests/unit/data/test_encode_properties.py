@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.data.encode import Encoder
 from workers.data.example import Example, Turn
+from workers.data.tokens.encoder import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from workers.data.encoded import EncodedExample
+    from workers.data.tokens.encoded import EncodedExample
 
 MARKS = [
     "<|end|>",

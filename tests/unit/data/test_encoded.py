@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.data.arrays import EncodedArrays, offsets
-from workers.data.encoded import EncodedExample, EncodedSet, EncodedWriter, lengths_of
+from workers.data.tokens.arrays import EncodedArrays, offsets
+from workers.data.tokens.encoded import EncodedExample, EncodedSet, EncodedWriter, lengths_of
 
 
 @st.composite

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.data import fences
-from workers.data.fences import blocks, is_python, python_tree, standardised
+from workers.data.cleaning import fences
+from workers.data.cleaning.fences import blocks, is_python, python_tree, standardised
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hpo.spec.data import Source, WeightedSource
 from hpo.spec.errors import InputError
 from workers.data.example import Example, RowProblem, Turn, UnusableRow
-from workers.data.formats import RowFormat, resolved
-from workers.data.rows import read_chunks
+from workers.data.reading.formats import RowFormat, resolved
+from workers.data.reading.rows import read_chunks
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 PAIR = {"prompt": "1+1=", "completion": "2"}

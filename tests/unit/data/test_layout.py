@@ -6,8 +6,8 @@ import encoding_lab as lab
 import pytest
 
 from hpo.spec.errors import InputError
-from workers.data.encode import Encoder
 from workers.data.example import Example, Turn, UnusableRow
+from workers.data.tokens.encoder import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo.spec.errors import InputError
-from workers.data import loss
-from workers.data.collate import Batch, collate, collate_packed
-from workers.data.encoded import EncodedExample, EncodedSet
-from workers.data.packing import pack
+from workers.data.batches import loss
+from workers.data.batches.collate import Batch, collate, collate_packed
+from workers.data.batches.packing import pack
+from workers.data.tokens.encoded import EncodedExample, EncodedSet
 
 CPU = torch.device("cpu")
 PAD = 257

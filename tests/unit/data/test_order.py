@@ -1,6 +1,6 @@
 import pytest
 
-from workers.data.order import ExampleOrder
+from workers.data.batches.order import ExampleOrder
 
 
 def test_every_epoch_holds_each_example_once_in_its_own_order() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.data.packing import pack
+from workers.data.batches.packing import pack
 
 
 @given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 32))

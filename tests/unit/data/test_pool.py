@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from workers.data.pool import InOrder
+from workers.data.preparing.pool import InOrder
 
 
 def squarer() -> Callable[[int], int]:

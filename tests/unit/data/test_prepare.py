@@ -11,7 +11,7 @@ import pytest
 from prepare_lab import dropped, prepared, prompts, sums, write
 
 from hpo.spec.errors import InputError
-from workers.data.report import DataReport
+from workers.data.preparing.report import DataReport
 
 
 def test_files_of_their_own_are_sets_of_their_own(tmp_path: Path) -> None:

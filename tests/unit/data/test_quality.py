@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo.spec.data import ComputedQuality, FieldQuality
-from workers.data import quality
+from workers.data.cleaning import quality
+from workers.data.cleaning.quality import agreement, code, completeness, length, score
 from workers.data.example import Example, UnusableRow
-from workers.data.quality import agreement, code, completeness, length, score
 
 FIELD = FieldQuality(type="field", field="rating")
 COMPUTED = ComputedQuality(type="computed")

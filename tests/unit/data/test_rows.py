@@ -18,9 +18,9 @@ from pyarrow import parquet
 
 from hpo.spec.errors import InputError
 from workers.data.example import RowProblem
-from workers.data.fields import Row
-from workers.data.records import BLOCK
-from workers.data.rows import CHUNK_SIZE, Chunk, read_chunks
+from workers.data.reading.fields import Row
+from workers.data.reading.records import BLOCK
+from workers.data.reading.rows import CHUNK_SIZE, Chunk, read_chunks
 
 GOOD = '{"prompt": "1+1=", "completion": "2"}'
 ROW = json.loads(GOOD)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.data.splits import among, held_out, repeats
+from workers.data.preparing.splits import among, held_out, repeats
 
 Hashes = npt.NDArray[np.void]
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.data.cleaning.text import damage, joined, normalised
 from workers.data.example import Example, Turn
-from workers.data.text import damage, joined, normalised
 
 ANY = st.text(st.characters(codec=None, exclude_categories=()))
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.data import words
-from workers.data.words import Ragged, WordMemo, ngrams, word_hashes
+from workers.data.cleaning import words
+from workers.data.cleaning.words import Ragged, WordMemo, ngrams, word_hashes
 
 TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "c", "d1", "\u00e9t\u00e9"])).map(" ".join))
 BASE = 0x9E3779B97F4A7C15

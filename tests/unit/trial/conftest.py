@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from workers.data.encoded import EncodedExample
+from workers.data.tokens.encoded import EncodedExample
 from workers.tiny import make_model
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from hpo.spec.errors import InputError
 from hpo.spec.study import ModelSpec
 from hpo.spec.training import FullMethod, LoraMethod, Method
-from workers.data.encoded import EncodedExample
-from workers.data.loss import evaluation_loss
+from workers.data.batches.loss import evaluation_loss
+from workers.data.tokens.encoded import EncodedExample
 from workers.tiny import make_model
 from workers.trial.failures import BaseModelChanged, InvalidTrial
 from workers.trial.model import AttachedModel, Kind, ReusableModel

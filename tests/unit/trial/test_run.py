@@ -15,9 +15,9 @@ import torch
 
 from hpo.spec.study import ModelSpec
 from hpo.spec.training import LoraMethod, TrainingConfig
-from workers.data.collate import collate
-from workers.data.encoded import EncodedExample
-from workers.data.loss import token_losses
+from workers.data.batches.collate import collate
+from workers.data.batches.loss import token_losses
+from workers.data.tokens.encoded import EncodedExample
 from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial
 from workers.trial.microbatch import MicroBatch
 from workers.trial.model import AttachedModel, ReusableModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from hpo.spec.data import ComputedQuality, FieldQuality
-from workers.data import answers, fences
+from workers.data.cleaning import answers, fences
 from workers.data.example import Example, RowProblem, UnusableRow
 
 FULL_LENGTH = 40

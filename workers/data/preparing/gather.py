@@ -22,22 +22,22 @@ import numpy.typing as npt
 
 from hpo.spec.data import Cleaning, FieldQuality, Quality, WeightedSource
 from hpo.spec.errors import InputError
-from workers.data.cleaning import Cleaner, Dropped
-from workers.data.duplicates import (
+from workers.data.cleaning.cleaner import Cleaner, Dropped
+from workers.data.cleaning.duplicates import (
     exact_hash,
     first_of_equals,
     identity_hash,
     near_duplicates,
     signatures,
 )
+from workers.data.cleaning.quality import score
 from workers.data.example import Example, RowProblem, UnusableRow
-from workers.data.formats import RowFormat
-from workers.data.pool import InOrder
-from workers.data.quality import score
-from workers.data.report import Losses, text_of
-from workers.data.rows import Chunk, read_chunks
-from workers.data.store import ExampleWriter, StoredExamples
-from workers.data.tokens import TokenCounts
+from workers.data.preparing.pool import InOrder
+from workers.data.preparing.report import Losses, text_of
+from workers.data.preparing.store import ExampleWriter, StoredExamples
+from workers.data.preparing.survey import TokenCounts
+from workers.data.reading.formats import RowFormat
+from workers.data.reading.rows import Chunk, read_chunks
 
 Hashes = npt.NDArray[np.void]
 Flags = npt.NDArray[np.bool_]

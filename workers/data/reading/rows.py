@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from workers.data.example import RowProblem
-from workers.data.fields import Row, describe
-from workers.data.files import (
+from workers.data.reading.fields import Row, describe
+from workers.data.reading.files import (
     BYTE_ORDER_MARK,
     Read,
     kind_of,
@@ -21,9 +21,9 @@ from workers.data.files import (
     open_text_file,
     refusal,
 )
-from workers.data.hub import hub_rows
-from workers.data.records import json_rows
-from workers.data.tables import csv_rows, parquet_rows
+from workers.data.reading.hub import hub_rows
+from workers.data.reading.records import json_rows
+from workers.data.reading.tables import csv_rows, parquet_rows
 
 CHUNK_SIZE = 4 << 20
 """Characters from which a chunk is full, however few its rows are."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from workers.data.fields import Row, describe, required, scalar, unusable
+from workers.data.reading.fields import Row, describe, required, scalar, unusable
 
 PAIRS = (
     "a list of {input, output} or of [input, output], a mapping of two lists, input and output, "

@@ -9,7 +9,8 @@ from typing import Any
 from hpo.spec import templates
 from hpo.spec.data import FieldValue, Source
 from hpo.spec.errors import InputError
-from workers.data.conversations import (
+from workers.data.example import Example, Turn
+from workers.data.reading.conversations import (
     Alpaca,
     Conversations,
     Dialogue,
@@ -18,9 +19,8 @@ from workers.data.conversations import (
     PromptCompletion,
     text_of,
 )
-from workers.data.example import Example, Turn
-from workers.data.fields import Row, describe, find, has, required, scalar, string, unusable
-from workers.data.shots import shots_of
+from workers.data.reading.fields import Row, describe, find, has, required, scalar, string, unusable
+from workers.data.reading.shots import shots_of
 
 Forms = frozenset[tuple[type, FieldValue]]
 """What a value counts as when it is compared: a text, a number, a truth value."""

@@ -2,7 +2,7 @@
 
 Equal ones are found by a hash of their normalised texts, nearly equal ones by
 MinHash signatures of their word sequences (Broder, 1997), which
-`workers.data.similar` compares.
+`workers.data.cleaning.similar` compares.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from datasketch import MinHash
 from numpy.typing import NDArray
 
 from hpo.spec.data import NearDuplicates
-from workers.data import similar
+from workers.data.cleaning import similar
+from workers.data.cleaning.text import normalised
+from workers.data.cleaning.words import WordMemo, ngrams, word_hashes
 from workers.data.example import Example, Turn
-from workers.data.text import normalised
-from workers.data.words import WordMemo, ngrams, word_hashes
 
 HASH_BYTES = 16
 SEED = 1

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 
 from hpo.spec.errors import InputError
 from workers.data.example import RowProblem
-from workers.data.fields import Row, describe
-from workers.data.files import Read, open_text_file, refusal
+from workers.data.reading.fields import Row, describe
+from workers.data.reading.files import Read, open_text_file, refusal
 
 BLOCK = 1 << 20
 BLANK = re.compile(r"[ \t\n\r]*")

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.spec.data import Decontamination
+from workers.data.cleaning.words import Hashes, Ragged, WordMemo, ngrams, offsets_of, word_hashes
 from workers.data.example import Example
-from workers.data.words import Hashes, Ragged, WordMemo, ngrams, offsets_of, word_hashes
 
 LEAST_WORDS = 5
 """A shorter part of an item, such as the answer 42, says nothing about it."""

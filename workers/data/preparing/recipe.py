@@ -10,8 +10,8 @@ from hpo.spec import templates
 from hpo.spec.data import DataSpec, EvaluationData, Source, WeightedSource
 from hpo.spec.space import SearchSpace
 from hpo.spec.study import StudySpec
-from workers.data.cache import DataCache, key_of
-from workers.data.gather import Reading
+from workers.data.preparing.cache import DataCache, key_of
+from workers.data.preparing.gather import Reading
 
 FORMAT = 1
 """Raised whenever prepared data would come out otherwise than before."""

@@ -12,8 +12,8 @@ from workers.data.example import Example, UnusableRow
 
 if TYPE_CHECKING:
     from hpo.spec.data import DataSpec
-    from workers.data.encode import Encoder
-    from workers.data.encoded import EncodedSet
+    from workers.data.tokens.encoded import EncodedSet
+    from workers.data.tokens.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def token_counts(tokenizer: str, data: DataSpec) -> TokenCounts:
 def load_encoder(tokenizer: str, data: DataSpec, shots: Sequence[Example] = ()) -> Encoder:
     """An encoder with the tokenizer of a model folder or hub name. Raises InputError."""
     # Heavy: only processes that tokenise import it.
-    from workers.data.encode import Encoder
-    from workers.data.tokenizer import load_tokenizer
+    from workers.data.tokens.encoder import Encoder
+    from workers.data.tokens.tokenizer import load_tokenizer
 
     return Encoder(load_tokenizer(tokenizer), data, shots=shots)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hpo.spec.data import DataSpec
 from workers.data.example import Example, Turn
-from workers.data.special import SpecialTokens
+from workers.data.tokens.special import SpecialTokens
 
 
 class Wording:

@@ -11,11 +11,11 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from workers.data.encoded import EncodedSet
 from workers.data.example import Example
-from workers.data.recipe import training_name
-from workers.data.report import DataReport
-from workers.data.store import StoredExamples
+from workers.data.preparing.recipe import training_name
+from workers.data.preparing.report import DataReport
+from workers.data.preparing.store import StoredExamples
+from workers.data.tokens.encoded import EncodedSet
 
 MANIFEST, REPORT = "manifest.json", "report.json"
 KEPT, REPEATS, ENCODED = "kept.npy", "repeats.npy", "encoded"

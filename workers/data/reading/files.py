@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, TypeAlias, cast
 
 from hpo.spec.errors import InputError
 from workers.data.example import RowProblem
-from workers.data.fields import Row
+from workers.data.reading.fields import Row
 
 Read: TypeAlias = tuple[str, Row | RowProblem, int]
 """Place, content or problem, and length in characters of a row that was read."""

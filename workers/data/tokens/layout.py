@@ -1,7 +1,7 @@
 """Layouts that are written here: plain, ChatML, and texts with named fields.
 
 A layout turns an example into segments of text, given or learned. How the
-tokenizer's own chat template does it is in `workers.data.chat`.
+tokenizer's own chat template does it is in `workers.data.tokens.chat`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol
 from hpo.spec import templates
 from hpo.spec.data import DataSpec
 from hpo.spec.templates import COMPLETION, DERIVED, Field, Part
-from workers.data.answers import final_answer
+from workers.data.cleaning.answers import final_answer
 from workers.data.example import Example, RowProblem, UnusableRow
-from workers.data.special import BREAK, Ending, SpecialTokens, refusal
-from workers.data.wording import Wording
+from workers.data.tokens.special import BREAK, Ending, SpecialTokens, refusal
+from workers.data.tokens.wording import Wording
 
 PROMPT, EXAMPLES, SYSTEM = "prompt", "examples", "system_prompt"
 CHATML_END = "<|im_end|>\n"

@@ -20,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.data.assemble import Assembly, Part
-from workers.data.cache import DataCache
-from workers.data.encoded import EncodedSet, EncodedWriter
 from workers.data.example import Example
-from workers.data.pool import InOrder
-from workers.data.prepared import ENCODED, KEPT, MANIFEST, REPEATS, REPORT, PreparedData
-from workers.data.recipe import Recipe
-from workers.data.report import DataReport, Lengths, SetReport, Truncation, lengths_of
-from workers.data.tokens import Survey, Surveyor, token_counts
+from workers.data.preparing.assemble import Assembly, Part
+from workers.data.preparing.cache import DataCache
+from workers.data.preparing.pool import InOrder
+from workers.data.preparing.prepared import ENCODED, KEPT, MANIFEST, REPEATS, REPORT, PreparedData
+from workers.data.preparing.recipe import Recipe
+from workers.data.preparing.report import DataReport, Lengths, SetReport, Truncation, lengths_of
+from workers.data.preparing.survey import Survey, Surveyor, token_counts
+from workers.data.tokens.encoded import EncodedSet, EncodedWriter
 
 BATCH = 2048
 """Examples that a process tokenises at a time."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from hpo.spec import templates
 from workers.data.example import Role, Turn
-from workers.data.fields import (
+from workers.data.reading.fields import (
     Row,
     describe,
     require_completion,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.data.text import folded
+from workers.data.cleaning.text import folded
 
 Hashes = NDArray[np.uint64]
 

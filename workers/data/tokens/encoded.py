@@ -14,7 +14,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from workers.data.arrays import (
+from workers.data.tokens.arrays import (
     EncodedArrays,
     GrowingArray,
     Integers,

@@ -10,9 +10,9 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from workers.data.example import Example, RowProblem, Turn, UnusableRow
-from workers.data.layout import Segments
-from workers.data.special import Ending, SpecialTokens, refusal
-from workers.data.wording import Wording
+from workers.data.tokens.layout import Segments
+from workers.data.tokens.special import Ending, SpecialTokens, refusal
+from workers.data.tokens.wording import Wording
 
 PROBE = "\udffe"
 """A content that is found again in what a template makes of it."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from hpo.spec.data import Cleaning
-from workers.data import fences, text
+from workers.data.cleaning import fences, text
 from workers.data.example import Example, Turn
 
 ELLIPSES = ("...", "\u2026")

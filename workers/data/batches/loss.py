@@ -19,8 +19,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from hpo.spec.errors import InputError
-from workers.data.collate import IGNORED, Batch, collate
-from workers.data.encoded import EncodedExample, lengths_of
+from workers.data.batches.collate import IGNORED, Batch, collate
+from workers.data.tokens.encoded import EncodedExample, lengths_of
 
 LOGITS_PER_CHUNK = 1 << 27
 """Logits held at a time: 512 MiB in float32."""

@@ -6,8 +6,8 @@ import os
 import pickle
 from collections.abc import Iterable, Iterator
 
-from workers.data.fields import Row
-from workers.data.files import Read, refusal
+from workers.data.reading.fields import Row
+from workers.data.reading.files import Read, refusal
 
 
 def hub_rows(path: str, split: str) -> Iterator[Read]:

@@ -11,13 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 from hpo.spec import templates
 from hpo.spec.data import DataSpec
-from workers.data.arrays import EncodedArrays, offsets, token_type
-from workers.data.chat import ChatLayout
-from workers.data.encoded import EncodedExample, EncodedSet
 from workers.data.example import Example, RowProblem, UnusableRow
-from workers.data.layout import ChatMLLayout, Layout, PlainLayout, Segment, TextLayout
-from workers.data.special import BREAK, SpecialTokens, refusal
-from workers.data.wording import Wording
+from workers.data.tokens.arrays import EncodedArrays, offsets, token_type
+from workers.data.tokens.chat import ChatLayout
+from workers.data.tokens.encoded import EncodedExample, EncodedSet
+from workers.data.tokens.layout import ChatMLLayout, Layout, PlainLayout, Segment, TextLayout
+from workers.data.tokens.special import BREAK, SpecialTokens, refusal
+from workers.data.tokens.wording import Wording
 
 TOKENISED_AT_ONCE = 64
 """Examples per call of the tokenizer. More make it slower: its results leave the cache."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hpo.spec.errors import InputError
 from workers.data.example import RowProblem
-from workers.data.fields import Row
-from workers.data.files import Read, open_text_file, refusal, unreadable
+from workers.data.reading.fields import Row
+from workers.data.reading.files import Read, open_text_file, refusal, unreadable
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile

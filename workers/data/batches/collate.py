@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from workers.data.encoded import EncodedExample
+from workers.data.tokens.encoded import EncodedExample
 
 IGNORED = -100
 """Label of a position that is not counted (torch's default `ignore_index`)."""

@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from hpo.spec.data import Decontamination, EvaluationData, FewShot
 from hpo.spec.errors import InputError
-from workers.data.contamination import Hit, ItemIndex
+from workers.data.cleaning.contamination import Hit, ItemIndex
 from workers.data.example import Example
-from workers.data.gather import Flags, Gathered, Reading, gather
-from workers.data.pool import InOrder
-from workers.data.recipe import Recipe
-from workers.data.report import Losses, text_of
-from workers.data.splits import Hashes, among, held_out, repeats
-from workers.data.tokens import TokenCounts
+from workers.data.preparing.gather import Flags, Gathered, Reading, gather
+from workers.data.preparing.pool import InOrder
+from workers.data.preparing.recipe import Recipe
+from workers.data.preparing.report import Losses, text_of
+from workers.data.preparing.splits import Hashes, among, held_out, repeats
+from workers.data.preparing.survey import TokenCounts
 
 BATCH = 4096
 """Examples per task of the pool."""

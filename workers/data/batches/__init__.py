@@ -1,0 +1,1 @@
+"""Which examples come when, as tensors, and the loss over them."""

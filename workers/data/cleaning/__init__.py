@@ -1,0 +1,1 @@
+"""What is wrong with an example, what it repeats, what it is worth."""

@@ -1,0 +1,1 @@
+"""From files and data sets to rows, and from rows to examples."""
