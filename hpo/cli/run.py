@@ -100,11 +100,12 @@ def validate(
     from hpo.launch.home import variables
     from hpo.launch.inputs import check_device, check_inputs, make_inputs
     from hpo.results.data import data_lines
+    from hpo.spec.identity import absolute_inputs
     from hpo.spec.load import load_study
 
     spec = load_study(study, variables())
     make_inputs(study)
-    data = check_inputs(spec)
+    data = check_inputs(absolute_inputs(spec))
     if device is None:
         check_device(spec.devices.trial, "devices.trial")
         check_device(spec.devices.evaluation, "devices.evaluation")

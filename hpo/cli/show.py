@@ -128,6 +128,10 @@ def best_lines(snapshot: Snapshot) -> list[str]:
             scores += f", accuracy {number(best.accuracy)}"
         lines.append(f"best trial: {best.number}, batch {best.best_step}: {scores}")
         lines += [f"  {name}: {number(value)}" for name, value in best.parameters.items()]
+    if snapshot.base_test is not None:
+        lines.append(f"test set: base model {_scores(snapshot.base_test)}")
+    if snapshot.best_test is not None:
+        lines.append(f"test set: best trial {_scores(snapshot.best_test)}")
     return lines
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hpo.launch.home import data_cache, variables
 from hpo.launch.inputs import check_model, make_inputs
 from hpo.spec.data_file import DataFile, load_data
+from hpo.spec.identity import absolute_inputs
 
 if TYPE_CHECKING:
     from workers.data.preparing.prepared import PreparedData
@@ -22,6 +23,7 @@ def recipe_of(file: str) -> Recipe:
 
     spec = load_data(file, variables())
     make_inputs(file)
+    spec = absolute_inputs(spec)
     if isinstance(spec, DataFile):
         lengths = (spec.max_length,) if spec.max_length is not None else ()
         path = spec.model.path if spec.model is not None else None

@@ -86,6 +86,10 @@ class Snapshot:
     """The base model's scores."""
     best: int | None
     """Number of the best trial."""
+    base_test: dict[str, Any] | None = None
+    """The base model's scores on the test set, once they are there."""
+    best_test: dict[str, Any] | None = None
+    """The best trial's."""
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
@@ -148,6 +152,7 @@ class StudyView:
         best = self.search.best_trial()
         workers = self.workers.present(self.record.id)
         base = self.queue.base()
+        tested = self._tested()
         return Snapshot(
             name=self.record.name,
             state=self._state(rows, bool(workers)),
@@ -167,7 +172,16 @@ class StudyView:
             evaluations=self.queue.counts(),
             base=base.result if base is not None else None,
             best=best.number if best is not None else None,
+            base_test=tested[0],
+            best_test=tested[1],
         )
+
+    def _tested(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """Scores of the base model and of the winner on the test set."""
+        if self.spec.data.test is None:
+            return None, None
+        base, winner = self.final.base(), self.final.winner()
+        return base.result if base else None, winner.result if winner else None
 
     def _value(self, trial: FrozenTrial) -> float | None:
         # What Optuna calls the value of a pruned trial is its last report.

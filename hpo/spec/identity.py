@@ -11,10 +11,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
+
+from pydantic import BaseModel
 
 from hpo.spec.errors import InputError
 from hpo.spec.study import StudySpec
+
+Inputs = TypeVar("Inputs", bound=BaseModel)
+"""A study, or anything else with a data section and perhaps a model."""
 
 FROZEN = ("objective", "model", "data", "training", "sampler", "pruner")
 EVALUATION = ("every", "early_stopping")
@@ -60,19 +65,20 @@ def fingerprint(path: str) -> str:
     return path
 
 
-def absolute_inputs(spec: StudySpec) -> StudySpec:
+def absolute_inputs(spec: Inputs) -> Inputs:
     """The spec with every input that exists here named by its absolute path."""
     content = spec.model_dump(mode="json")
     for _, holder in input_paths(content):
         local = Path(holder["path"]).expanduser()
         if local.exists():
             holder["path"] = str(local.resolve())
-    return StudySpec.model_validate(content)
+    return type(spec).model_validate(content)
 
 
 def input_paths(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every mapping with a path of an input, by its place in the study file."""
-    yield "model", content["model"]
+    if content.get("model") is not None:
+        yield "model", content["model"]
     for name in DATA_SETS:
         part = content["data"].get(name) or {}
         if part.get("path") is not None:

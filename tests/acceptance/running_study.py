@@ -30,6 +30,8 @@ data:
   loss: {{path: "{inputs}/data/valid.jsonl", samples: 100}}
   generation:
     {{path: "{inputs}/data/valid.jsonl", samples: 40, task: exact, max_new_tokens: 6}}
+  test: {{fraction: 0.05, seed: 1, task: exact, max_new_tokens: 6}}
+  cleaning: {{}}
   separator: ""
 training:
   optimizer:

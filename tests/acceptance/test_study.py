@@ -75,6 +75,10 @@ def _check_results(study: RunningStudy) -> None:
     assert accuracy["total"] == 40
     assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
     assert accuracy["value"] == accuracy["correct"] / 40
+    for scored in (results["base_model"], best):
+        assert scored["test"]["accuracy"]["total"] == 20
+        assert scored["test"]["loss"]["tokens"] > 20
+    assert best["test"]["loss"]["value"] < results["base_model"]["test"]["loss"]["value"] - 1
     config = TrainingConfig.model_validate(results["training"])
     assert config.optimizer.learning_rate == best["parameters"]["optimizer.learning_rate"]
     assert {"hpo", "optuna", "torch", "transformers"} <= results["versions"].keys()

@@ -58,9 +58,9 @@ def scores(loss: float | str, correct: int) -> dict[str, Any]:
 class PlayedStudy:
     """A registered study and its workers' tools."""
 
-    def __init__(self, database: Database, home: Path) -> None:
+    def __init__(self, database: Database, home: Path, text: str = STUDY) -> None:
         self.database = database
-        self.spec = parse_study(STUDY, "study.yaml", {})
+        self.spec = parse_study(text, "study.yaml", {})
         self.record, _ = register(database, self.spec, home)
         self.search = StudySearch(database.optuna_storage(), self.spec)
         self.trials = TrialLeases(database, self.record.id, seconds=SECONDS)

@@ -13,14 +13,17 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from hpo.spec.errors import DatabaseError
 from storage.database import Database
 from storage.embedded import EmbeddedPostgres
-from storage.migrations import current_revision
+from storage.migrations import _config, create_schema, current_revision
+from storage.queue import EvaluationQueue
 from storage.schema import SCHEMA, metadata
+from storage.studies import Studies
 
 pytestmark = pytest.mark.postgres
 
@@ -248,3 +251,31 @@ def _refusal(url: str) -> str:
     assert "\n" not in message
     assert "secret" not in message
     return message
+
+
+def test_tables_of_the_first_version_are_brought_up_to_date(database_url: str) -> None:
+    engine = sa.create_engine(sa.make_url(database_url))
+    with engine.begin() as connection:
+        create_schema(connection)
+        command.upgrade(_config(connection), "0001")
+        connection.execute(
+            sa.text(
+                f"INSERT INTO {SCHEMA}.study (id, name, spec, identity, checkpoints)"
+                " VALUES (1, 'old', '{}', '{}', '/nowhere')"
+            )
+        )
+        connection.execute(
+            sa.text(
+                f"INSERT INTO {SCHEMA}.evaluation (study_id, trial_id, number, step, examples)"
+                " VALUES (1, NULL, NULL, 0, 0), (1, 10, 0, 5, 40)"
+            )
+        )
+    engine.dispose()
+    with Database.open(database_url) as database:
+        record = Studies(database).get("old")
+        assert record is not None
+        assert record.data is None
+        queue = EvaluationQueue(database, 1, seconds=1)
+        assert queue.base() is not None
+        assert [(found.step, found.test) for found in queue.for_trial(0)] == [(5, False)]
+        assert queue.base_test() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,14 @@ def test_an_evaluation_worker_without_the_checkpoint_folder_blames_no_trial(
 ) -> None:
     lab = make_lab(trials=1)
     queue = queue_of(database, lab.spec)
-    lab.start()
+    trainer = lab.start()
     with lab.evaluator() as evaluator:
         base = evaluator.claim()
         assert base is not None
         evaluator.answer(base)
         wait_for(lambda: queue.pending(0) == 2, lab)
+        # It may still be writing a state, which is not what this is about.
+        trainer.send_signal(signal.SIGSTOP)
         root = checkpoints_of(database, lab).root
         away = root.with_name("away")
         shutil.move(root, away)
@@ -130,6 +133,7 @@ def test_an_evaluation_worker_without_the_checkpoint_folder_blames_no_trial(
         with pytest.raises(InputError, match="not visible here"):
             evaluator.answer(request)
         shutil.move(away, root)
+        trainer.send_signal(signal.SIGCONT)
         answer_all(lab, evaluator)
     assert story(database, lab.spec)[0]["state"] == "COMPLETE"
 
