@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# An encoder of its own: `json.dumps` makes one per call.
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 Role = Literal["system", "user", "assistant"]
 
 
@@ -56,14 +59,23 @@ class Example:
         """The answer."""
         return self.turns[-1].content
 
+    def content(self) -> bytes:
+        """What it says, as JSON: equal for equal examples, wherever they were read."""
+        content: dict[str, Any] = {"turns": [[turn.role, turn.content] for turn in self.turns]}
+        for name in ("fields", "labels", "shots", "answer", "quality"):
+            value = getattr(self, name)
+            if value not in (None, {}, ()):
+                content[name] = value
+        return _encode(content).encode()
+
     def as_line(self) -> bytes:
         """The example as one line of JSON."""
-        content: dict[str, Any] = {"turns": [[turn.role, turn.content] for turn in self.turns]}
-        for name in ("where", "origin", "fields", "labels", "shots", "answer", "quality"):
-            value = getattr(self, name)
-            if value not in (None, "", {}, ()):
-                content[name] = value
-        return json.dumps(content, ensure_ascii=False).encode() + b"\n"
+        return self.with_place(self.content())
+
+    def with_place(self, content: bytes) -> bytes:
+        """The line that `as_line` gives, made of its own `content`."""
+        place = _encode({"where": self.where, "origin": self.origin}).encode()
+        return content[:-1] + b", " + place[1:] + b"\n"
 
     @staticmethod
     def from_line(line: bytes) -> Example:

@@ -185,8 +185,11 @@ class ChunkReader:
     def _hashed(self, handled: _Handled, kept: list[Example]) -> _Handled:
         cleaning = self.reading.cleaning
         near = cleaning.near_duplicates if cleaning is not None else None
-        handled.lines = [example.as_line() for example in kept]
-        handled.content = _hashes(map(_content_hash, kept))
+        contents = [example.content() for example in kept]
+        handled.lines = [e.with_place(content) for e, content in zip(kept, contents, strict=True)]
+        handled.content = _hashes(
+            hashlib.blake2b(content, digest_size=16).digest() for content in contents
+        )
         handled.exact = _hashes(map(exact_hash, kept))
         handled.identity = _hashes(identity_hash(example, self.reading.same) for example in kept)
         if near is not None:
@@ -317,11 +320,6 @@ def _stacked(parts: list[_Handled], permutations: int) -> Signatures:
         start += len(part.exact)
         part.signatures = None
     return every
-
-
-def _content_hash(example: Example) -> bytes:
-    line = replace(example, where="", origin="").as_line()
-    return hashlib.blake2b(line, digest_size=16).digest()
 
 
 def _hashes(found: Iterable[bytes]) -> Hashes:
