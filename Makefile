@@ -4,7 +4,7 @@ VENV ?= .venv
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check benchmark test-compose clean
+.PHONY: help setup quickstart test test-fast check benchmark benchmark-data test-compose clean
 
 help:  ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -16,8 +16,9 @@ quickstart: setup  ## run a whole study in a few minutes, no GPU and no download
 	$(VENV)/bin/hpo run quickstart
 
 # vLLM changes its process for good (threads, random state): it gets one of its own.
+# The others wait for processes and databases much of their time, so three at once.
 test: setup check  ## style, types, import contracts and all tests
-	$(VENV)/bin/pytest -m "not engine"
+	$(VENV)/bin/pytest -n 3 --dist loadfile -m "not engine"
 	$(VENV)/bin/pytest -m engine
 
 test-fast: setup  ## the fast tests alone
@@ -28,6 +29,9 @@ check: setup  ## style, types and import contracts
 
 benchmark: setup  ## measure against the plain way, side by side
 	$(VENV)/bin/python -m benchmarks
+
+benchmark-data: setup  ## prepare a million rows both ways; GSM8K names the folder with train.jsonl
+	$(VENV)/bin/python -m benchmarks.data $(GSM8K)/train.jsonl --rows 1000000
 
 test-compose: setup  ## bring the compose services up on a real Docker engine
 	tests/compose/run

@@ -83,7 +83,7 @@ class StudySession:
         """
         from workers.data.preparing.build import prepare
 
-        prepared = prepare(Recipe.of(self.spec), self.data_cache)
+        prepared = prepare(Recipe.of(self.spec), self.data_cache, say=logger.info)
         report = self._current().data
         if report is None:
             Studies(self.database).note_data(self.record.id, prepared.report.as_dict())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hpo.launch.home import data_cache, variables
-from hpo.launch.inputs import check_model, make_inputs
+from hpo.launch.inputs import check_model, make_inputs, say
 from hpo.spec.data_file import DataFile, load_data
 from hpo.spec.identity import absolute_inputs
 
@@ -36,7 +36,7 @@ def recipe_of(file: str) -> Recipe:
 
 
 def prepared(file: str, *, rebuild: bool = False) -> PreparedData:
-    """The data of such a file, from the cache or made now."""
+    """The data of such a file, from the cache or made now; long work is told on stderr."""
     from workers.data.preparing.build import prepare
 
-    return prepare(recipe_of(file), data_cache(), rebuild=rebuild)
+    return prepare(recipe_of(file), data_cache(), rebuild=rebuild, say=say)

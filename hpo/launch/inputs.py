@@ -44,6 +44,11 @@ def make_inputs(study: str) -> None:
         raise InputError(f"the tiny model of the preset {study} could not be made: {last[0]}")
 
 
+def say(text: str) -> None:
+    """Tell a person who waits, apart from what a command prints."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def check_inputs(spec: StudySpec) -> DataReport:
     """Look at the model folder and prepare the data, or find it prepared.
 
@@ -58,9 +63,9 @@ def check_inputs(spec: StudySpec) -> DataReport:
         # The data can still be looked at without a tokenizer.
         problems = [str(error)]
         with _collecting(problems):
-            prepare(replace(Recipe.of(spec), tokenizer=None), data_cache())
+            prepare(replace(Recipe.of(spec), tokenizer=None), data_cache(), say=say)
         raise InputError("\n".join(problems)) from None
-    return prepare(Recipe.of(spec), data_cache()).report
+    return prepare(Recipe.of(spec), data_cache(), say=say).report
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hpo.spec.base import Strict, TwoOrMore
+from pydantic import model_validator
+
+from hpo.spec.base import Strict, TwoOrMore, broken_rule
 from hpo.spec.data import DataSpec
 from hpo.spec.errors import SpecError
 from hpo.spec.load import parse_study, study_text
@@ -21,6 +23,22 @@ class DataFile(Strict):
     """Its tokenizer is used; without one the examples stay texts."""
     max_length: TwoOrMore | None = None
     """Tokens per example for which truncation is counted."""
+
+    @model_validator(mode="after")
+    def tokens_are_counted(self) -> DataFile:
+        """A limit in tokens needs a tokenizer."""
+        cleaning = self.data.cleaning
+        limits = {
+            "max_length": self.max_length,
+            "data.max_prompt_tokens": self.data.max_prompt_tokens,
+            "data.cleaning.min_tokens": cleaning and cleaning.min_tokens,
+            "data.cleaning.max_tokens": cleaning and cleaning.max_tokens,
+        }
+        needing = [name for name, limit in limits.items() if limit is not None]
+        if self.model is None and needing:
+            allowed = f"a model, whose tokenizer {' and '.join(needing)} need"
+            raise broken_rule("model", "nothing", allowed)
+        return self
 
 
 def load_data(file: str, variables: Mapping[str, str]) -> StudySpec | DataFile:

@@ -15,6 +15,9 @@ import typer
 import yaml
 
 from hpo.cli.main import app
+from hpo.spec.data import DataSpec
+from hpo.spec.data_file import DataFile
+from hpo.spec.generate import GenerateSpec
 from hpo.spec.load import load_study, parse_study
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +26,10 @@ BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | 
 LINK = re.compile(r"\]\((?P<link>[^)\s]+)\)|src=\"(?P<source>[^\"]+)\"")
 COMMAND = re.compile(r"(?:^|(?<=\s))(?:\.venv/bin/)?hpo(?P<words>( [^\n#;&|]+)?)")
 STUDY = {"name", "model", "data", "training"}
+GENERATION = {"model", "prompts", "levels", "output"}
 VARIABLES = {"HPO_HOME": "/state", "GSM8K": "/gsm8k"}
+LEAST_DATA = {"train": {"path": "train.jsonl"}, "loss": {"path": "valid.jsonl"}}
+"""Stands beside a shown part of a data section."""
 
 
 def blocks(text: str, *languages: str) -> list[str]:
@@ -75,6 +81,12 @@ def test_yaml_parses(document: Path) -> None:
         tree = yaml.safe_load(text)
         if set(tree) >= STUDY:
             parse_study(text, document.name, VARIABLES)
+        elif set(tree) >= GENERATION:
+            GenerateSpec.model_validate(tree)
+        elif "data" in tree and set(tree) <= set(DataFile.model_fields):
+            DataFile.model_validate(tree)
+        elif set(tree) <= set(DataSpec.model_fields):
+            DataSpec.model_validate(LEAST_DATA | tree)
 
 
 def test_readme_shows_the_preset_that_ships() -> None:

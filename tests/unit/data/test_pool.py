@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 
 import pytest
 
+from hpo.spec.errors import HpoError
 from workers.data.preparing.pool import InOrder
 
 
@@ -25,6 +27,14 @@ def refuser() -> Callable[[int], int]:
     return refuse
 
 
+def victim() -> Callable[[int], int]:
+    def die(number: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    return die
+
+
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("count", [0, 1, 3, 20])
 def test_results_come_in_order_whatever_the_number_of_processes(processes: int, count: int) -> None:
@@ -41,6 +51,11 @@ def test_what_a_task_raises_arrives() -> None:
     found = InOrder(refuser, processes=2).map(iter(range(1000)))
     with pytest.raises(ValueError, match="seven"):
         list(found)
+
+
+def test_a_killed_process_is_told() -> None:
+    with pytest.raises(HpoError, match="was killed"):
+        list(InOrder(victim, processes=2).map(range(50)))
 
 
 def test_no_more_is_read_than_is_soon_worked_on() -> None:

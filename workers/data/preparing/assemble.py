@@ -18,6 +18,7 @@ from workers.data.cleaning.contamination import Hit, ItemIndex
 from workers.data.example import Example
 from workers.data.preparing.gather import Flags, Gathered, Reading, gather
 from workers.data.preparing.pool import InOrder
+from workers.data.preparing.progress import Progress
 from workers.data.preparing.recipe import Recipe
 from workers.data.preparing.report import Losses, text_of
 from workers.data.preparing.splits import Hashes, among, held_out, repeats
@@ -103,9 +104,14 @@ class Assembly:
     """Gathers each reading once, below a folder, and makes the sets of them."""
 
     def __init__(
-        self, recipe: Recipe, folder: Path, count_tokens: Callable[[], TokenCounts] | None
+        self,
+        recipe: Recipe,
+        folder: Path,
+        count_tokens: Callable[[], TokenCounts] | None,
+        progress: Progress,
     ) -> None:
         self._recipe = recipe
+        self._progress = progress
         self._folder = folder
         self._count_tokens = count_tokens
         self._gathered: dict[str, Gathered] = {}
@@ -141,7 +147,7 @@ class Assembly:
         key = repr(reading)
         if key not in self._gathered:
             folder = self._folder / f"examples-{len(self.folders)}"
-            self._gathered[key] = gather(reading, folder, self._count_tokens)
+            self._gathered[key] = gather(reading, folder, self._count_tokens, self._progress)
             self.folders.append(folder)
         return self._gathered[key]
 

@@ -25,6 +25,7 @@ from workers.data.preparing.assemble import Assembly, Part
 from workers.data.preparing.cache import DataCache
 from workers.data.preparing.pool import InOrder
 from workers.data.preparing.prepared import ENCODED, KEPT, MANIFEST, REPEATS, REPORT, PreparedData
+from workers.data.preparing.progress import Progress, Say
 from workers.data.preparing.recipe import Recipe
 from workers.data.preparing.report import DataReport, Lengths, SetReport, Truncation, lengths_of
 from workers.data.preparing.survey import Survey, Surveyor, token_counts
@@ -36,11 +37,13 @@ FEW = 12
 """So many batches are tokenised here: importing transformers elsewhere takes longer."""
 
 
-def prepare(recipe: Recipe, root: Path, *, rebuild: bool = False) -> PreparedData:
+def prepare(
+    recipe: Recipe, root: Path, *, rebuild: bool = False, say: Say | None = None
+) -> PreparedData:
     """The data of a recipe, from the cache below `root` or made now.
 
     Safe when several processes ask at once: one makes it, the others wait.
-    `rebuild` makes it anew.
+    `rebuild` makes it anew; `say` is told how far long work is.
     Raises InputError for whatever is wrong with the data and OutputError when
     it cannot be kept.
     """
@@ -49,21 +52,21 @@ def prepare(recipe: Recipe, root: Path, *, rebuild: bool = False) -> PreparedDat
     key = recipe.key(cache)
     if rebuild:
         cache.forget(key)
-    folder = cache.get(key, lambda place: build(recipe, inputs, place))
+    folder = cache.get(key, lambda place: build(recipe, inputs, place, Progress(say)))
     return PreparedData(folder)
 
 
-def build(recipe: Recipe, inputs: dict[str, str], folder: Path) -> None:
+def build(recipe: Recipe, inputs: dict[str, str], folder: Path, progress: Progress) -> None:
     """Make the data of a recipe in an empty folder."""
     count = (
         partial(token_counts, recipe.tokenizer, recipe.data)
         if recipe.tokenizer is not None
         else None
     )
-    assembly = Assembly(recipe, folder, count)
+    assembly = Assembly(recipe, folder, count, progress)
     parts, shots = assembly.parts()
     places = {name: folder / f"set-{index}" for index, name in enumerate(parts)}
-    content = survey(recipe, parts, shots, places)
+    content = survey(recipe, parts, shots, places, progress)
     whole = hashlib.sha256()
     manifest: dict[str, object] = {"shots": [shot.as_line().decode() for shot in shots]}
     for name, part in parts.items():
@@ -92,6 +95,11 @@ class Content:
     """Examples by label and value."""
     quality: list[float] = field(default_factory=list)
 
+    @property
+    def total(self) -> int:
+        """Examples so far; each has a file."""
+        return self.counts["file"].total() if self.counts else 0
+
     def add(self, survey: Survey) -> None:
         """Count what was found in a batch."""
         for label, found in survey.counts.items():
@@ -100,7 +108,11 @@ class Content:
 
 
 def survey(
-    recipe: Recipe, parts: Mapping[str, Part], shots: Sequence[Example], places: Mapping[str, Path]
+    recipe: Recipe,
+    parts: Mapping[str, Part],
+    shots: Sequence[Example],
+    places: Mapping[str, Path],
+    progress: Progress,
 ) -> dict[str, Content]:
     """Tokenise and count every set, all in one go; write what was tokenised."""
     content = {name: Content() for name in parts}
@@ -112,6 +124,7 @@ def survey(
         for found in surveyor.map(_batches(parts, names)):
             name = names.popleft()
             content[name].add(found)
+            progress("examples tokenised", sum(part.total for part in content.values()))
             if found.encoded is None:
                 continue
             if name not in writers:

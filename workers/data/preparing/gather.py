@@ -33,6 +33,7 @@ from workers.data.cleaning.duplicates import (
 from workers.data.cleaning.quality import score
 from workers.data.example import Example, RowProblem, UnusableRow
 from workers.data.preparing.pool import InOrder
+from workers.data.preparing.progress import Progress
 from workers.data.preparing.report import Losses, text_of
 from workers.data.preparing.store import ExampleWriter, StoredExamples
 from workers.data.preparing.survey import TokenCounts
@@ -198,7 +199,10 @@ class ChunkReader:
 
 
 def gather(
-    reading: Reading, folder: Path, count_tokens: Callable[[], TokenCounts] | None
+    reading: Reading,
+    folder: Path,
+    count_tokens: Callable[[], TokenCounts] | None,
+    progress: Progress,
 ) -> Gathered:
     """Read, clean and store the examples of a reading; drop its duplicates.
 
@@ -218,6 +222,7 @@ def gather(
                 part.lines.clear()
                 parts.append(part)
                 origins.append(index)
+                progress("rows read", sum(part.rows for part in parts))
     return _merged(reading, StoredExamples(folder), parts, origins)
 
 

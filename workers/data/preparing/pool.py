@@ -8,10 +8,12 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 from hpo.parent import stop_with_parent
+from hpo.spec.errors import HpoError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -40,17 +42,22 @@ class InOrder(Generic[Task, Result]):
         self._processes = processes or available_processors()
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Result]:
-        """The results, in the order of the tasks."""
+        """The results, in the order of the tasks. Raises HpoError when a process is killed."""
         stream = iter(tasks)
         first = list(islice(stream, self._few + 1))
         if len(first) <= self._few or self._processes == 1:
             yield from map(self._make(), chain(first, stream))
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            self._processes, context, _start, (self._make, os.getpid())
-        ) as pool:
-            yield from self._drain(pool, chain(first, stream))
+        start = (self._make, os.getpid())
+        try:
+            with ProcessPoolExecutor(self._processes, context, _start, start) as pool:
+                yield from self._drain(pool, chain(first, stream))
+        except BrokenProcessPool:
+            raise HpoError(
+                "a process that prepared the data was killed, for lack of memory perhaps; "
+                "free some memory and run the command again"
+            ) from None
 
     def _drain(self, pool: ProcessPoolExecutor, tasks: Iterator[Task]) -> Iterator[Result]:
         waiting: deque[Future[Result]] = deque()
