@@ -192,9 +192,8 @@ class StudyView:
 
     def _state(self, rows: dict[int, TrialRow], working: bool) -> str:
         # More may run than a budget that was lowered meanwhile.
-        if len(rows) >= self.spec.budget.trials and all(
-            row.state == "finished" for row in rows.values()
-        ):
+        ended = all(row.state == "finished" for row in rows.values())
+        if ended and len(rows) >= self.spec.budget.trials and not self.final.pending():
             return "finished"
         if self.record.stop_requested:
             return "stopped"

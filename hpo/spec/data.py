@@ -101,12 +101,15 @@ class TrainData(Source):
         return self
 
     def all_sources(self) -> list[WeightedSource]:
-        """Every source with the fields that it leaves open filled in from here."""
-        shared = self.model_dump(exclude={"path", "sources"}, exclude_unset=True)
+        """Every source with the fields that it leaves open filled in from here.
+
+        A field that has its default value is open, whether it was written or not.
+        """
+        shared = self.model_dump(exclude={"path", "sources"}, exclude_defaults=True)
         if self.sources is None:
             return [WeightedSource(path=str(self.path), **shared)]
         return [
-            WeightedSource.model_validate(shared | source.model_dump(exclude_unset=True))
+            WeightedSource.model_validate(shared | source.model_dump(exclude_defaults=True))
             for source in self.sources
         ]
 
@@ -132,9 +135,17 @@ class EvaluationData(Source):
             raise broken_rule(
                 "path", "nothing", "a path, or a part of the training set: where or fraction"
             )
-        if self.path is not None and self.fraction is not None:
-            raise broken_rule("fraction", "a path besides", "a path or a fraction, not both")
+        if self.fraction is not None:
+            self._require_nothing_besides()
+        if self.path is None and self.records is not None:
+            raise broken_rule("records", repr(self.records), "records of the training set's files")
         return self
+
+    def _require_nothing_besides(self) -> None:
+        """What is held out is drawn from the whole training set."""
+        for name, given in (("path", self.path), ("where", self.where)):
+            if given:
+                raise broken_rule("fraction", f"{name} besides", f"{name} or fraction, not both")
 
 
 class GenerationData(EvaluationData):
@@ -297,6 +308,14 @@ class DataSpec(Strict):
     """Search for evaluation items in the training set; none by default."""
     quality: Quality | None = None
     """A score per example, for training that weighs by it; none by default."""
+
+    @model_validator(mode="after")
+    def turns_are_told_apart(self) -> DataSpec:
+        """A text as template has one place for everything before the answer."""
+        if self.loss_on == "assistant" and templates.layout_text(self.template) is not None:
+            allowed = "completion or all with a template that is a text"
+            raise broken_rule("loss_on", "'assistant'", allowed)
+        return self
 
     def evaluation_sets(self) -> dict[str, EvaluationData]:
         """The evaluation sets there are, by name."""

@@ -14,6 +14,7 @@ from hpo.spec.errors import InputError
 from storage.checkpoints import Checkpoint, CheckpointError
 from storage.errors import LeaseLost
 from storage.records import EvaluationRequest
+from workers.data.example import Example
 from workers.data.preparing.prepared import PreparedData
 from workers.data.preparing.survey import load_encoder
 from workers.data.tokens.encoded import EncodedExample
@@ -193,11 +194,16 @@ def _items(
     examples = prepared.examples(name)
     return GenerationSet(
         prompts=[encoder.encode_prompt(example) for example in examples],
-        references=[example.completion for example in examples],
+        references=[_reference(example, spec, encoder) for example in examples],
         task=spec.task,
         max_new_tokens=spec.max_new_tokens,
         stop_token_ids=[encoder.end_token],
     )
+
+
+def _reference(example: Example, spec: GenerationData, encoder: Encoder) -> str:
+    """What an answer is graded against: to the letter, the answer as the layout has it."""
+    return encoder.answer_text(example) if spec.task == "exact" else example.completion
 
 
 def load_engines(

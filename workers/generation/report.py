@@ -58,7 +58,6 @@ def report_of(counts: Counts, given_up: Counter[str], rows: Rows) -> dict[str, A
         "sources": {
             HUMAN: _share(counts.of_source(HUMAN), counts.total),
             GENERATED: _share(counts.of_source(GENERATED), counts.total),
-            "template": _share(0, counts.total),
         },
         "levels": {
             level: {
@@ -92,7 +91,6 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     for name, what in (
         (HUMAN, "the data's own, kept apart"),
         (GENERATED, "written by the model"),
-        ("template", "all that were template-like are refused"),
     ):
         yield f"  {name:<10}{_number(sources[name]['count']):>9}  {_percent(sources[name])}  {what}"
     yield from _table(report["levels"])

@@ -44,6 +44,7 @@ def answer(study: PlayedStudy, loss: float) -> tuple[int | None, int]:
 def test_a_study_with_a_test_set_is_over_when_that_is_scored(ended: PlayedStudy) -> None:
     assert final(ended).pending()
     assert not ended.view.over()
+    assert ended.view.read().state == "idle"
     final(ended).ask()
     final(ended).ask()
     # The winner's best checkpoint, not its last one.
@@ -51,6 +52,7 @@ def test_a_study_with_a_test_set_is_over_when_that_is_scored(ended: PlayedStudy)
     assert ended.queue.claim("scorer") is None
     assert not final(ended).pending()
     assert ended.view.over()
+    assert ended.view.read().state == "finished"
     content = results(ended.view)
     assert content["base_model"]["test"]["loss"]["value"] == 3.0
     assert content["best_trial"]["test"]["loss"]["value"] == 1.5

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpo.spec import templates
 from hpo.spec.data import DataSpec, EvaluationData, TrainData
 from workers.data.tokens.encoded import EncodedExample
 
@@ -53,6 +54,9 @@ def with_start(folder: Path) -> PreTrainedTokenizerBase:
 
 def spec(train: dict[str, Any] | None = None, **fields: Any) -> DataSpec:
     source = TrainData(path="unread", **(train or {}))
+    if templates.layout_text(fields.get("template", "auto")) is not None:
+        # Refused there, as it would be the same.
+        fields = {k: "completion" if v == "assistant" else v for k, v in fields.items()}
     return DataSpec(train=source, loss=EvaluationData(path="unread"), **fields)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from prepare_lab import dropped, prepared, prompts, sums, write
 
+from hpo.spec.data import DataSpec
 from hpo.spec.errors import InputError
 from workers.data.preparing.report import DataReport
 
@@ -96,7 +97,7 @@ def test_what_samples_leaves_of_a_held_out_part_is_not_trained_on(tmp_path: Path
     train = write(tmp_path / "train.jsonl", sums(100))
     data = prepared(tmp_path, {"train": {"path": train}, "loss": {"fraction": 0.2, "samples": 5}})
     assert (len(data.examples("loss")), len(data.examples("train"))) == (5, 80)
-    assert dropped(data, "loss") == {"samples": 15}
+    assert dropped(data, "loss") == {"beyond samples": 15}
 
 
 def test_samples_of_a_file_are_its_first_wanted_rows(tmp_path: Path) -> None:
@@ -387,3 +388,92 @@ def test_weights_repeat_tokens_without_copying(tmp_path: Path, model_folder: Pat
     data = prepared(tmp_path, content, tokenizer=str(model_folder))
     assert (len(data.encoded("train")), len(data.training())) == (10, 8)
     assert np.array_equal(data.training()[0].input_ids, data.encoded("train")[0].input_ids)
+
+
+def test_field_names_are_inherited_however_the_section_was_written(tmp_path: Path) -> None:
+    talks = [
+        {"talk": ["Hello?", "Yes.", f"What is {n}?"], "replies": [f"It is {n}.", f"{n}!"]}
+        for n in range(20)
+    ]
+    content = {
+        "train": {
+            "format": "dialogue",
+            "prompt": "talk",
+            "completion": "replies",
+            "sources": [
+                {"path": write(tmp_path / "a.jsonl", talks[:10])},
+                {"path": write(tmp_path / "b.jsonl", talks[10:]), "weight": 2},
+            ],
+        },
+        "loss": {"fraction": 0.2},
+        "generation": {"path": write(tmp_path / "c.jsonl", talks[:1])},
+    }
+    # As a study is stored: every field is written, with its default where it was open.
+    stored = DataSpec.model_validate(content).model_dump(mode="json")
+    data = prepared(tmp_path, stored)
+    assert data.report.of_set("train").examples == 40
+    assert len(data.examples("loss")) == 8
+    assert [turn.role for turn in data.examples("loss")[0].turns] == [
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
+    assert data.report.hash == prepared(tmp_path, content).report.hash
+
+
+def test_a_common_system_prompt_makes_no_near_duplicates(tmp_path: Path) -> None:
+    system = "You are a friendly and patient teacher who explains every single step " * 5
+    rows = [{**row, "system": system} for row in sums(10)]
+    content = {
+        "train": {"path": write(tmp_path / "train.jsonl", rows), "system": "system"},
+        "loss": {"fraction": 0.1},
+        "cleaning": {"near_duplicates": {"words": 2}},
+    }
+    assert "near_duplicates" not in dropped(prepared(tmp_path, content))
+
+
+def test_examples_that_differ_in_a_field_of_the_template_are_not_equal(tmp_path: Path) -> None:
+    rows = [{**sums(1)[0], "level": level} for level in ("A1", "B2", "A1")]
+    content = {
+        "train": {"path": write(tmp_path / "train.jsonl", [*rows, *sums_of_level(20)])},
+        "loss": {"fraction": 0.1},
+        "template": "{level}: {prompt}\n{completion}",
+        "cleaning": {},
+    }
+    assert dropped(prepared(tmp_path, content))["exact_duplicates"] == 1
+
+
+def sums_of_level(count: int) -> list[dict[str, str]]:
+    return [{**row, "level": "C1"} for row in sums(count, start=100)]
+
+
+def test_what_does_not_go_with_the_template_is_a_row_that_cannot_be_used(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    rows = [{**row, "completion": f"{row['completion']}\n#### 1"} for row in sums(9)]
+    content: dict[str, Any] = {
+        "train": {
+            "sources": [
+                {"path": write(tmp_path / "a.jsonl", [*rows, *sums(2, start=30)]), "weight": 2}
+            ]
+        },
+        "loss": {"path": write(tmp_path / "loss.jsonl", [{**rows[0], "prompt": "Other?"}])},
+        "template": "answer",
+    }
+    with pytest.raises(InputError, match=r"a.jsonl:10: given a completion without.*on_error: drop"):
+        prepared(tmp_path, content, tokenizer=str(model_folder))
+    data = prepared(tmp_path, content | {"on_error": "drop"}, tokenizer=str(model_folder))
+    assert dropped(data) == {"missing field": 2}
+    assert (len(data.encoded("train")), len(data.training())) == (9, 18)
+    assert len(data.examples("train")) == 9
+
+
+def test_evaluation_files_need_no_score(tmp_path: Path) -> None:
+    rows = [{**row, "quality": 0.5} for row in sums(5)]
+    content = {
+        "train": {"path": write(tmp_path / "train.jsonl", rows)},
+        "loss": {"path": write(tmp_path / "loss.jsonl", sums(3, start=50))},
+        "quality": {"type": "field", "field": "quality"},
+    }
+    assert prepared(tmp_path, content).examples("loss")[0].quality is None

@@ -79,7 +79,6 @@ def test_a_report_adds_up() -> None:
     assert report["responses"] == 8
     assert report["sources"]["human"] == {"count": 1, "percent": 12.5}
     assert report["sources"]["generated"] == {"count": 7, "percent": 87.5}
-    assert report["sources"]["template"]["count"] == 0
     assert report["levels"]["A1"] == {
         "human": 1,
         "generated": 5,

@@ -31,12 +31,15 @@ _PIECE = 4096
 
 
 def exact_hash(example: Example) -> bytes:
-    """16 bytes that are equal for examples whose turns are, but for case, space and Unicode form.
+    """16 bytes that are equal for equal examples, but for case, space and Unicode form.
 
-    The normal form holds no control characters that could be taken for the
-    separators.
+    Besides the turns these are the fields and the few-shot pairs, which stand
+    in the prompt, too. The normal form holds no control characters that could
+    be taken for the separators.
     """
-    return _hash(example.turns)
+    fields = tuple(Turn("user", f"{name}={text}") for name, text in example.fields.items())
+    shots = tuple(Turn("user", text) for pair in example.shots for text in pair)
+    return _hash((*example.turns, *fields, *shots))
 
 
 def identity_hash(example: Example, same: Literal["prompt", "example"]) -> bytes:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from hpo.spec.data import Decontamination, EvaluationData, FewShot
 from hpo.spec.errors import InputError
 from workers.data.cleaning.contamination import Hit, ItemIndex
-from workers.data.example import Example
+from workers.data.example import Example, RowProblem
 from workers.data.preparing.gather import Flags, Gathered, Reading, gather
 from workers.data.preparing.pool import InOrder
 from workers.data.preparing.progress import Progress
@@ -43,6 +43,9 @@ class Part:
     held: Hashes | None = None
     """Identities that were held out for it, where `samples` leaves some unused."""
     reported: dict[str, int] = field(default_factory=dict)
+    weights: list[float] = field(default_factory=list)
+    """Of its sources; the training set's only."""
+    _refused: list[int] = field(default_factory=list)
     repeats: npt.NDArray[np.int64] | None = None
     """Positions among the kept ones, where some are seen more or less often than once."""
 
@@ -80,6 +83,19 @@ class Part:
             self.lost.note(reason, example.where, detail(int(index)), text_of(example))
         self.lost.count(reason, len(gone))
 
+    def refuse(self, place: int, problem: RowProblem) -> None:
+        """Note that the example at a place among `kept` goes, once `settle` is called."""
+        self._refused.append(place)
+        self.lost.add(problem.kind, problem.where, problem.given)
+
+    def settle(self) -> None:
+        """Take out what was refused, and repeat the rest by its sources' weights."""
+        self.alive[self.kept[self._refused]] = False
+        self._refused.clear()
+        self.require_some()
+        if any(weight != 1 for weight in self.weights):
+            self.repeats = repeats(self.gathered.origin[self.alive], self.weights)
+
     def content(self) -> bytes:
         """A hash of what is left, in order."""
         whole = hashlib.sha256(self.name.encode())
@@ -92,7 +108,8 @@ class Part:
         """Raise InputError when nothing is left, saying what it was lost to."""
         if self.alive.any():
             return
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.lost.counts.items())
+        losses = self.lost.counts.items()
+        reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in losses)
         given = f"{self.examples} examples, of which none is left" if self.examples else "no rows"
         raise InputError(
             f"data.{self.name}: given {given}{f' ({reasons})' if reasons else ''}; allowed: a set "
@@ -135,8 +152,6 @@ class Assembly:
         parts = {**training, **evaluation}
         for part in parts.values():
             part.require_some()
-        for part in training.values():
-            self._weigh(part)
         return parts, shots
 
     def gathered_index(self, part: Part) -> int:
@@ -177,7 +192,7 @@ class Assembly:
         part = Part(name, gathered, drawn, Losses(), int(drawn.sum()), held)
         if spec.samples is not None:
             beyond = np.cumsum(drawn) > spec.samples
-            part.give_up("samples", beyond)
+            part.give_up("beyond samples", beyond)
         return part
 
     def _training_part(
@@ -185,6 +200,7 @@ class Assembly:
     ) -> Part:
         gathered = self._gather(self._recipe.training_reading(completion))
         part = Part(name, gathered, gathered.alive.copy(), deepcopy(gathered.lost), gathered.made)
+        part.weights = [source.weight for source in self._recipe.data.train.all_sources()]
         sets = self._recipe.data.evaluation_sets()
         for other in PRIORITY:
             if other not in evaluation:
@@ -208,11 +224,6 @@ class Assembly:
             there = among(part.gathered.identity, [taken])
             part.give_up("few-shot examples", there)
         return shots
-
-    def _weigh(self, part: Part) -> None:
-        weights = [source.weight for source in self._recipe.data.train.all_sources()]
-        if any(weight != 1 for weight in weights):
-            part.repeats = repeats(part.gathered.origin[part.alive], weights)
 
 
 def _draw(kept: npt.NDArray[np.int64], few_shot: FewShot) -> npt.NDArray[np.int64]:

@@ -20,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.data.example import Example
+from hpo.spec.errors import InputError
+from workers.data.example import Example, RowProblem
 from workers.data.preparing.assemble import Assembly, Part
 from workers.data.preparing.cache import DataCache
+from workers.data.preparing.gather import stopped
 from workers.data.preparing.pool import InOrder
 from workers.data.preparing.prepared import ENCODED, KEPT, MANIFEST, REPEATS, REPORT, PreparedData
 from workers.data.preparing.progress import Progress, Say
@@ -94,6 +96,7 @@ class Content:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     """Examples by label and value."""
     quality: list[float] = field(default_factory=list)
+    batches: int = 0
 
     @property
     def total(self) -> int:
@@ -119,11 +122,14 @@ def survey(
     make = partial(Surveyor.make, recipe.tokenizer, recipe.data, shots)
     surveyor = InOrder(make, few=FEW)
     names: deque[str] = deque()
+    stop = recipe.data.on_error == "stop"
     with ExitStack() as stack:
         writers: dict[str, EncodedWriter] = {}
         for found in surveyor.map(_batches(parts, names)):
             name = names.popleft()
             content[name].add(found)
+            _refuse(parts[name], found.problems, content[name].batches * BATCH, stop)
+            content[name].batches += 1
             progress("examples tokenised", sum(part.total for part in content.values()))
             if found.encoded is None:
                 continue
@@ -133,11 +139,20 @@ def survey(
                 writers[name] = stack.enter_context(closing(writer))
             writers[name].append(found.encoded)
     for name, part in parts.items():
+        part.settle()
         places[name].mkdir(exist_ok=True)
         np.save(places[name] / KEPT, part.kept)
         if part.repeats is not None:
             np.save(places[name] / REPEATS, part.repeats)
     return content
+
+
+def _refuse(part: Part, problems: Mapping[int, RowProblem], start: int, stop: bool) -> None:
+    """Drop examples of a batch that begins at `start`, or stop at the first."""
+    for place, problem in problems.items():
+        if stop:
+            raise InputError(stopped(problem))
+        part.refuse(start + place, problem)
 
 
 def _batches(parts: Mapping[str, Part], names: deque[str]) -> Iterator[list[bytes]]:

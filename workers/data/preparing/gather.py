@@ -31,6 +31,7 @@ from workers.data.cleaning.duplicates import (
     signatures,
 )
 from workers.data.cleaning.quality import score
+from workers.data.cleaning.text import joined
 from workers.data.example import Example, RowProblem, UnusableRow
 from workers.data.preparing.pool import InOrder
 from workers.data.preparing.progress import Progress
@@ -194,7 +195,8 @@ class ChunkReader:
         handled.exact = _hashes(map(exact_hash, kept))
         handled.identity = _hashes(identity_hash(example, self.reading.same) for example in kept)
         if near is not None:
-            handled.signatures = signatures([text_of(example) for example in kept], near)
+            texts = [joined(example, system=False) for example in kept]
+            handled.signatures = signatures(texts, near)
         return handled
 
 
@@ -217,7 +219,7 @@ def gather(
         for index, source in enumerate(reading.sources):
             for part in _handle(reading, source, tokens):
                 if part.problem is not None and reading.stop:
-                    raise InputError(_stopped(part.problem))
+                    raise InputError(stopped(part.problem))
                 writer.append(part.lines)
                 part.lines.clear()
                 parts.append(part)
@@ -258,7 +260,8 @@ def _format(reading: Reading, source: WeightedSource, first: Chunk) -> RowFormat
     )
 
 
-def _stopped(problem: RowProblem) -> str:
+def stopped(problem: RowProblem) -> str:
+    """The line that a row which cannot be used ends the run with."""
     return (
         f"{problem.line()} (mend the row, or let such rows be dropped and counted "
         "with on_error: drop in the data section)"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hpo.spec import templates
-from hpo.spec.data import DataSpec, EvaluationData, Source, WeightedSource
+from hpo.spec.data import DataSpec, EvaluationData, Quality, Source, WeightedSource
 from hpo.spec.space import SearchSpace
 from hpo.spec.study import StudySpec
 from workers.data.preparing.cache import DataCache, key_of
 from workers.data.preparing.gather import Reading
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever prepared data would come out otherwise than before."""
 
 MAPPING = ("format", "prompt", "completion", "messages", "text", "system", "examples")
 """Fields that an evaluation set takes over from the training set."""
 TRAIN = "train"
+LIBRARIES = ("tokenizers", "transformers", "datasketch")
+"""A new version of them may give other tokens or other near-duplicates."""
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens_map*", "*.model", "*.jinja")
 
 
@@ -52,7 +55,7 @@ class Recipe:
         """How the training set is read; `completion` in place of the sources' own."""
         changed = {} if completion is None else {"completion": completion}
         sources = [source.model_copy(update=changed) for source in self.data.train.all_sources()]
-        return self._reading(sources, cleaned=True)
+        return self._reading(sources, cleaned=True, quality=self.data.quality)
 
     def evaluation_reading(self, part: EvaluationData) -> Reading:
         """How an evaluation set is read, or the set that it is held out of."""
@@ -64,13 +67,17 @@ class Recipe:
                 {**content, **shared, **own, "path": part.path, "split": part.split}
             )
             cleaning = self.data.cleaning
-            return self._reading([source], cleaned=cleaning is not None and cleaning.evaluation)
+            cleaned = cleaning is not None and cleaning.evaluation
+            # Scores are for training.
+            return self._reading([source], cleaned=cleaned, quality=None)
         if part.fraction is None:
             own |= {"where": part.where, "samples": part.samples}
         sources = [source.model_copy(update=own) for source in self.data.train.all_sources()]
-        return self._reading(sources, cleaned=True)
+        return self._reading(sources, cleaned=True, quality=self.data.quality)
 
-    def _reading(self, sources: list[WeightedSource], *, cleaned: bool) -> Reading:
+    def _reading(
+        self, sources: list[WeightedSource], *, cleaned: bool, quality: Quality | None
+    ) -> Reading:
         data = self.data
         return Reading(
             # Weights repeat examples; they are read once.
@@ -78,7 +85,7 @@ class Recipe:
             cleaning=data.cleaning if cleaned else None,
             fields=layout_fields(data),
             labels=tuple(data.labels),
-            quality=data.quality,
+            quality=quality,
             same=data.same,
             stop=data.on_error == "stop",
             max_prompt_tokens=data.max_prompt_tokens,
@@ -99,6 +106,7 @@ class Recipe:
             "tokenizer": _tokenizer_content(self.tokenizer, cache),
             "completions": self.completions,
             "max_lengths": self.max_lengths,
+            "libraries": {name: version(name) for name in LIBRARIES},
         }
         return key_of(content)
 
@@ -120,7 +128,7 @@ def layout_fields(data: DataSpec) -> tuple[str, ...]:
 
 def _mapping(source: Source) -> dict[str, Any]:
     """The field names that a source states itself."""
-    return source.model_dump(include=set(MAPPING), exclude_unset=True, exclude_none=True)
+    return source.model_dump(include=set(MAPPING), exclude_defaults=True)
 
 
 def _tokenizer_content(name: str | None, cache: DataCache) -> Any:

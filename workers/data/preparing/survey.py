@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hpo.spec.errors import InputError
-from workers.data.example import Example, UnusableRow
+from workers.data.example import Example, RowProblem
 
 if TYPE_CHECKING:
     from hpo.spec.data import DataSpec
@@ -46,10 +45,12 @@ def load_encoder(tokenizer: str, data: DataSpec, shots: Sequence[Example] = ()) 
 class Survey:
     """What is known about a batch of kept examples."""
 
-    encoded: EncodedSet | None
+    encoded: EncodedSet | None = None
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     """Examples by label and value."""
     quality: list[float] = field(default_factory=list)
+    problems: dict[int, RowProblem] = field(default_factory=dict)
+    """Examples that do not go with the layout, by their place in the batch."""
 
 
 @dataclass
@@ -66,18 +67,14 @@ class Surveyor:
     def __call__(self, lines: list[bytes]) -> Survey:
         """Lines in, tokens and counts out."""
         examples = [Example.from_line(line) for line in lines]
-        survey = Survey(self._encoded(examples))
-        for example in examples:
+        survey = Survey()
+        if self.encoder is not None:
+            survey.encoded = self.encoder.encode_many(examples, survey.problems.__setitem__)
+        for place, example in enumerate(examples):
+            if place in survey.problems:
+                continue
             for label, value in {"file": example.origin, **example.labels}.items():
                 survey.counts.setdefault(label, Counter())[value] += 1
             if example.quality is not None:
                 survey.quality.append(example.quality)
         return survey
-
-    def _encoded(self, examples: list[Example]) -> EncodedSet | None:
-        if self.encoder is None:
-            return None
-        try:
-            return self.encoder.encode_many(examples)
-        except UnusableRow as error:
-            raise InputError(error.problem.line()) from error

@@ -131,6 +131,12 @@ class Encoder:
             for segment in self._marked((*plan.prompt, *plan.answer))
         ]
 
+    def answer_text(self, example: Example) -> str:
+        """The answer as a model that learned it says it, without what ends it."""
+        text = "".join(segment.text for segment in self._plan(example).answer)
+        ending = self._layout.ending
+        return text.removesuffix(ending.shown).replace(BREAK, "")
+
     def prompt_text(self, example: Example) -> str:
         """The text that generation starts from, start token included."""
         prompt = [] if _is_text(example) else self._led(self._layout.prompt(example))
