@@ -120,6 +120,17 @@ class EvaluationQueue(EvaluationRecords):
         content = {name: getattr(record, name) for name in ("trial_id", "number", "checkpoint")}
         self._put_test(index_elements=KEY, step=record.step, examples=record.examples, **content)
 
+    def retry_tests(self) -> None:
+        """Open the requests for the test set that failed again."""
+        statement = (
+            sa.update(evaluation)
+            .where(self._mine, evaluation.c.test, evaluation.c.state == "failed")
+            .values(REOPENED)
+        )
+        with self._engine.begin() as connection:
+            if connection.execute(statement).rowcount:
+                notify(connection, self._study_id)
+
     def _put_test(
         self,
         *,

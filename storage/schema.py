@@ -43,7 +43,7 @@ study = sa.Table(
     # Root folder of the checkpoint store.
     sa.Column("checkpoints", sa.Text, nullable=False),
     # What became of its data, by whoever prepared it first; null until then.
-    sa.Column("data", sa.JSON),
+    sa.Column("data", sa.JSON(none_as_null=True)),
     sa.Column("stop_requested", sa.Boolean, nullable=False, server_default=sa.text("false")),
     sa.Column("created_at", INSTANT, nullable=False, server_default=NOW),
 )

@@ -82,9 +82,21 @@ class Studies:
         """Replace the specification, whose identity the caller has compared."""
         self._update(study_id, spec=spec)
 
-    def note_data(self, study_id: int, report: dict[str, Any]) -> None:
-        """Store what became of the study's data."""
-        self._update(study_id, data=report)
+    def note_data(self, study_id: int, report: dict[str, Any]) -> dict[str, Any]:
+        """Store what became of the study's data, unless it is known; what is stored then.
+
+        Of several processes one is the first, and all of them get its report.
+        Raises StudyError when there is no such study.
+        """
+        first = sa.update(study).where(study.c.id == study_id, study.c.data.is_(None))
+        with self._engine.begin() as connection:
+            if connection.execute(first.values(data=report)).rowcount:
+                notify(connection, study_id)
+            stored = connection.scalar(sa.select(study.c.data).where(study.c.id == study_id))
+        if stored is None:
+            raise StudyError(f"there is no study with id {study_id}")
+        known: dict[str, Any] = stored
+        return known
 
     def request_stop(self, study_id: int) -> None:
         """Have no more trials started or continued."""

@@ -84,14 +84,13 @@ class StudySession:
         from workers.data.preparing.build import prepare
 
         prepared = prepare(Recipe.of(self.spec), self.data_cache, say=logger.info)
-        report = self._current().data
-        if report is None:
-            Studies(self.database).note_data(self.record.id, prepared.report.as_dict())
-        elif report["hash"] != prepared.report.hash:
+        mine = prepared.report
+        known = Studies(self.database).note_data(self.record.id, mine.as_dict())
+        if known["hash"] != mine.hash:
             raise InputError(
-                f"the data that is read here ({prepared.report.hash}) is not the data of the "
-                f"study {self.record.name!r} ({report['hash']}); put the same files here, or "
-                "compare hpo data prepare on both machines"
+                f"the data that is read here ({mine.hash}) is not the data of the study "
+                f"{self.record.name!r} ({known['hash']}); put the same files, model and versions "
+                "of the libraries here; hpo data prepare shows what differs"
             )
         return prepared
 

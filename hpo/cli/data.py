@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo.cli.generate import generate
-from hpo.cli.options import Json
+from hpo.cli.options import Json, local
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -24,7 +24,14 @@ app = typer.Typer(help="Prepare, count, look at or generate a study's data.", no
 File = Annotated[
     str, typer.Argument(help="A study file, a preset, or a file with only a data section.")
 ]
-Set = Annotated[str, typer.Option("--set", help="train, loss, generation or test.")]
+Set = Annotated[
+    str | None,
+    typer.Option(
+        "--set",
+        help="train, loss, generation or test. Default: the training set.",
+        show_default=False,
+    ),
+]
 
 app.command()(generate)
 
@@ -49,7 +56,7 @@ def prepare(
         print(json.dumps(data.report.as_dict()))
         return
     for line in (*data_lines(data.report.as_dict()), *data.report.warnings()):
-        print(line)
+        print(local(line))
     print(f"prepared data: {data.folder} ({seconds:.1f} s)")
 
 
@@ -61,18 +68,19 @@ def stats(study: File) -> None:
 
     for part in prepared(study).report.as_dict()["sets"]:
         for line in (set_line(part), *count_lines(part), *histogram_lines(part)):
-            print(line)
+            print(local(line))
 
 
 @app.command()
 def inspect(
     study: File,
-    name: Set = "train",
+    name: Set = None,
     first: Annotated[int, typer.Option(min=0, help="Number of the first one shown.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many are shown.")] = 3,
     dropped: Annotated[
         bool, typer.Option("--dropped", help="Show examples that were dropped instead.")
     ] = False,
+    tokens: Annotated[bool, typer.Option(help="Show the tokens, too.")] = True,
 ) -> None:
     """Show examples as they are trained on.
 
@@ -83,7 +91,7 @@ def inspect(
     from hpo.launch.data import prepared, recipe_of
 
     data = prepared(study)
-    _require_set(data, name)
+    name = _chosen_set(data, name)
     console = Console(soft_wrap=True, highlight=False)
     if dropped:
         _show_dropped(data, name)
@@ -96,16 +104,19 @@ def inspect(
         encoder = load_encoder(recipe.tokenizer, recipe.data, data.shots)
     examples = data.examples(name)
     for index in range(first, min(first + count, len(examples))):
-        console.print(_heading(name, index, len(examples), examples[index]), markup=False)
-        for text in _shown(examples[index], encoder):
+        console.print(local(_heading(name, index, len(examples), examples[index])), markup=False)
+        for text in _shown(examples[index], encoder, tokens=tokens):
             console.print(text)
 
 
-def _require_set(data: PreparedData, name: str) -> None:
+def _chosen_set(data: PreparedData, name: str | None) -> str:
     from hpo.spec.errors import InputError
 
+    if name is None:
+        return data.names()[0]
     if name not in data.names():
         raise InputError(f"--set: given {name!r}; allowed: {', '.join(data.names())}")
+    return name
 
 
 def _heading(name: str, index: int, total: int, example: Example) -> str:
@@ -115,7 +126,7 @@ def _heading(name: str, index: int, total: int, example: Example) -> str:
     return " · ".join([f"{name} {index} of {total}", example.where, *known])
 
 
-def _shown(example: Example, encoder: Encoder | None) -> list[Text]:
+def _shown(example: Example, encoder: Encoder | None, *, tokens: bool) -> list[Text]:
     """The example as text and as tokens; what is learned stands out."""
     from rich.text import Text
 
@@ -124,14 +135,16 @@ def _shown(example: Example, encoder: Encoder | None) -> list[Text]:
     text = Text()
     for part, learned in encoder.segments(example):
         text.append(part, style="green" if learned else "dim")
+    if not tokens:
+        return [text]
     encoded = encoder.encode_whole(example)
-    tokens = Text(f"{len(encoded.input_ids)} tokens, {encoded.counted} learned: ")
+    numbers = Text(f"{len(encoded.input_ids)} tokens, {encoded.counted} learned: ")
     for position, token in enumerate(encoded.input_ids):
         learned = any(max(1, start) <= position < end for start, end in encoded.learned)
         # Brackets tell them apart where there is no colour.
         word = f"[{token}]" if learned else str(token)
-        tokens.append(f"{word} ", style="green" if learned else "dim")
-    return [text, tokens]
+        numbers.append(f"{word} ", style="green" if learned else "dim")
+    return [text, numbers]
 
 
 def _show_dropped(data: PreparedData, name: str) -> None:
@@ -139,7 +152,7 @@ def _show_dropped(data: PreparedData, name: str) -> None:
     for reason, shown in part.shown.items():
         print(f"{reason.replace('_', ' ')}: {part.dropped.get(reason, 0)}")
         for lost in shown:
-            print(f"  {lost['where']}: {lost['detail']}")
+            print(local(f"  {lost['where']}: {lost['detail']}"))
             if lost["text"]:
                 print(f"    {lost['text']}")
     if not part.shown:

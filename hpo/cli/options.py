@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,11 @@ Output = Annotated[
     typer.Option(help="Folder for results and logs. Default: results/STUDY.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def local(line: str) -> str:
+    """A line with the paths below the working folder named from there."""
+    return line.replace(f"{Path.cwd()}{os.sep}", "")
 
 
 def study_name(given: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hpo.cli.options import Database, Name, Output, Study, study_name
+from hpo.cli.options import Database, Name, Output, Study, local, study_name
 
 DEVICE_HELP = "auto, cpu, cuda or cuda:N. Default: as the study file says."
 
@@ -111,7 +111,7 @@ def validate(
         check_device(spec.devices.evaluation, "devices.evaluation")
     found = data_lines(data.as_dict())
     for line in [*spec_lines(spec), *found, *data.warnings(), "valid"]:
-        print(line)
+        print(local(line))
 
 
 def dashboard(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.options import Database, Json, Name, Study, study_name
+from hpo.cli.options import Database, Json, Name, Study, local, study_name
 
 if TYPE_CHECKING:
     from hpo.results.snapshot import Snapshot
@@ -95,7 +95,7 @@ def show(study: Name, database: Database = None, json_output: Json = False) -> N
     for line in spec_lines(view.spec):
         console.print(line, markup=False, highlight=False)
     for line in data_lines(view.record.data) if view.record.data else ():
-        console.print(line, markup=False, highlight=False)
+        console.print(local(line), markup=False, highlight=False)
     console.print(render(snapshot))
 
 

@@ -113,7 +113,11 @@ class Crew:
         if self.view.over():
             return
         present = self._present()
+        trials_over = self.view.trials_over()
         for kind, child in self.workers.items():
+            # What is left is the evaluation on the test set.
+            if kind == "trial" and trials_over:
+                continue
             # A worker that ended well found nothing to do; there may be something again.
             if child.process is None or child.code == 0:
                 self._stand_in(kind, child, missing=kind not in present)

@@ -71,8 +71,11 @@ def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Pa
             display.note(line)
         view = StudyView(database, find(database, spec.name))
         show_on_dashboard(view.search.study, data.as_dict())
-        finished = view.over() or _work(view, url, workers, output, options, display)
-        write_results(view, output / RESULTS)
+        try:
+            finished = view.over() or _work(view, url, workers, output, options, display)
+        finally:
+            # However it ends: what was found so far is there.
+            write_results(view, output / RESULTS)
         return view.read(), output / RESULTS, finished
 
 

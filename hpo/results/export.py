@@ -185,7 +185,6 @@ def _data(report: dict[str, Any] | None) -> dict[str, Any] | None:
         "hash": report["hash"],
         "inputs": report["inputs"],
         "sets": {part["name"]: {name: part[name] for name in names} for part in report["sets"]},
-        "configuration": report["configuration"],
     }
 
 

@@ -142,8 +142,11 @@ class StudyView:
 
     def over(self) -> bool:
         """Whether every trial of the budget has ended, and the winner was tested."""
-        ended = self.trials.count() >= self.spec.budget.trials and self.trials.unfinished() == 0
-        return ended and not self.final.pending()
+        return self.trials_over() and not self.final.pending()
+
+    def trials_over(self) -> bool:
+        """Whether every trial of the budget has ended."""
+        return self.trials.count() >= self.spec.budget.trials and self.trials.unfinished() == 0
 
     def read(self) -> Snapshot:
         """The study as it is now."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from hpo.search.study import StudySearch
 from hpo.spec.errors import StudyError
-from hpo.spec.identity import differences, identity
+from hpo.spec.identity import differences, frozen, identity, input_paths
 from hpo.spec.study import StudySpec
 from storage.database import Database
 from storage.queue import EvaluationQueue
@@ -31,6 +33,7 @@ def register(
     mine = identity(spec)
     if known is not None:
         _same(known, mine, spec)
+        EvaluationQueue(database, known.id, seconds=60).retry_tests()
         studies.update_spec(known.id, spec.model_dump(mode="json"))
         _note_data(database, known, data)
         _ask_for_base(database, known.id)
@@ -80,14 +83,15 @@ def _note_data(database: Database, record: StudyRecord, data: dict[str, Any] | N
 
     Raises StudyError when the study was begun with other data.
     """
-    if data is None or (record.data is not None and record.data["hash"] == data["hash"]):
+    if data is None:
         return
-    if record.data is not None:
+    known = Studies(database).note_data(record.id, data)
+    if known["hash"] != data["hash"]:
         raise StudyError(
-            f"the study {record.name!r} was begun with other data ({record.data['hash']}, "
-            f"now {data['hash']}); give the file another name"
+            f"the study {record.name!r} was begun with other data ({known['hash']}, "
+            f"now {data['hash']}): another file, tokenizer or version of the libraries; "
+            "give the file another name"
         )
-    Studies(database).note_data(record.id, data)
 
 
 def _ask_for_base(database: Database, study_id: int) -> None:
@@ -102,8 +106,29 @@ def _found(studies: Studies, name: str) -> StudyRecord:
     return record
 
 
+def as_written_now(known: StudyRecord) -> dict[str, Any]:
+    """A study's identity with the fields that were added since, at their defaults.
+
+    The inputs keep the hashes of then. Raises StudyError for a study that is
+    not understood any more.
+    """
+    try:
+        spec = StudySpec.model_validate(known.spec)
+    except ValidationError as error:
+        raise StudyError(
+            f"the study {known.name!r} is of another version and not understood any more "
+            f"({error.errors()[0]['msg']}); remove it with: hpo study delete {known.name}"
+        ) from error
+    now = frozen(spec)
+    hashes = dict(input_paths(known.identity))
+    for place, holder in input_paths(now):
+        if place in hashes:
+            holder["path"] = hashes[place]["path"]
+    return now
+
+
 def _same(known: StudyRecord, mine: dict[str, object], spec: StudySpec) -> None:
-    changed = differences(known.identity, mine)
+    changed = differences(as_written_now(known), mine)
     if changed:
         searched = any(line.startswith("training") for line in changed)
         what = "another search space or training" if searched else "other settings"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -20,8 +20,21 @@ from hpo.spec.base import (
 
 Share = Annotated[float, Field(gt=0, lt=1), NotBoolean]
 Similarity = Annotated[float, Field(gt=0, le=1), NotBoolean]
+Format = Literal["auto", "prompt-completion", "messages", "text", "alpaca", "sharegpt", "dialogue"]
 Path = Annotated[str, Field(min_length=1)]
 FieldValue = str | int | float | bool
+
+
+FIELDS_OF_ALL = ("prompt", "completion", "messages", "text")
+FIELDS_OF: dict[str, set[str]] = {
+    "prompt-completion": {"prompt", "completion"},
+    "dialogue": {"prompt", "completion"},
+    "messages": {"messages"},
+    "sharegpt": {"messages"},
+    "text": {"text"},
+    "alpaca": set(),
+}
+"""Which fields a format reads; `auto` decides by them."""
 
 
 def _field_or_text(value: str) -> str:
@@ -51,9 +64,7 @@ class Source(Strict):
     itself: a list of records, or a mapping whose values are the records."""
     where: Mapping[str, FieldValue | list[FieldValue]] = {}
     """Only rows whose fields have these values, or one of those listed."""
-    format: Literal[
-        "auto", "prompt-completion", "messages", "text", "alpaca", "sharegpt", "dialogue"
-    ] = "auto"
+    format: Format = "auto"
     """How a row is read; `auto` looks at the fields of the first row."""
     prompt: FieldOrText | None = None
     """Field that holds the prompt, or a text with fields in braces; `prompt`
@@ -72,6 +83,15 @@ class Source(Strict):
     """Field with the example's own input and output pairs, for few-shot prompts."""
     samples: PositiveInt | None = None
     """Use this many rows from the start; all of them by default."""
+
+    @model_validator(mode="after")
+    def names_fit_the_format(self) -> Source:
+        """A name that the format does not ask for would be ignored."""
+        for name in sorted({*FIELDS_OF_ALL} - FIELDS_OF.get(self.format, {*FIELDS_OF_ALL})):
+            if getattr(self, name) is not None:
+                given = repr(getattr(self, name))
+                raise broken_rule(name, given, f"nothing with format {self.format}")
+        return self
 
 
 class WeightedSource(Source):
@@ -98,6 +118,8 @@ class TrainData(Source):
         if (self.path is None) == (self.sources is None):
             given = "nothing" if self.path is None else "a path and sources"
             raise broken_rule("path", given, "either a path or a list of sources")
+        # What the sources take over must fit them.
+        self.all_sources()
         return self
 
     def all_sources(self) -> list[WeightedSource]:
@@ -108,10 +130,15 @@ class TrainData(Source):
         shared = self.model_dump(exclude={"path", "sources"}, exclude_defaults=True)
         if self.sources is None:
             return [WeightedSource(path=str(self.path), **shared)]
-        return [
-            WeightedSource.model_validate(shared | source.model_dump(exclude_defaults=True))
-            for source in self.sources
-        ]
+        return [_completed(source, shared) for source in self.sources]
+
+
+def _completed(source: WeightedSource, shared: dict[str, Any]) -> WeightedSource:
+    """A source with what it leaves open; a format of its own has no use for other names."""
+    read = FIELDS_OF.get(source.format, {*FIELDS_OF_ALL})
+    useless = {*FIELDS_OF_ALL} - read
+    taken = {name: value for name, value in shared.items() if name not in useless}
+    return WeightedSource.model_validate(taken | source.model_dump(exclude_defaults=True))
 
 
 class EvaluationData(Source):
@@ -137,9 +164,22 @@ class EvaluationData(Source):
             )
         if self.fraction is not None:
             self._require_nothing_besides()
-        if self.path is None and self.records is not None:
-            raise broken_rule("records", repr(self.records), "records of the training set's files")
+        elif self.seed != 0:
+            raise broken_rule("seed", repr(self.seed), "nothing without a fraction, which it draws")
+        if self.path is None:
+            self._require_the_same_prompts()
         return self
+
+    def _require_the_same_prompts(self) -> None:
+        """A part of the training set is told from the rest of it by its prompts."""
+        for name in ("records", "prompt", "messages", "text"):
+            given = getattr(self, name)
+            if given is not None:
+                allowed = f"nothing without a path: the training set's {name} counts"
+                raise broken_rule(name, repr(given), allowed)
+        if self.format != "auto":
+            allowed = "nothing without a path: the training set's format counts"
+            raise broken_rule("format", repr(self.format), allowed)
 
     def _require_nothing_besides(self) -> None:
         """What is held out is drawn from the whole training set."""
@@ -148,18 +188,26 @@ class EvaluationData(Source):
                 raise broken_rule("fraction", f"{name} besides", f"{name} or fraction, not both")
 
 
+Task = Literal["exact", "numeric", "math"]
+
+
 class GenerationData(EvaluationData):
     """The set on which answers are generated and graded."""
 
-    task: Literal["exact", "numeric", "math"] = "exact"
+    task: Task = "exact"
     """How an answer is graded: `exact` compares the stripped text, `numeric`
     the last number, `math` with math-verify."""
     max_new_tokens: PositiveInt = 512
     """Most tokens of an answer."""
 
 
-class FinalData(GenerationData):
+class FinalData(EvaluationData):
     """A set that is scored once for the base model and for the winner."""
+
+    task: Task | None = None
+    """How an answer is graded; as in the generation set by default."""
+    max_new_tokens: PositiveInt | None = None
+    """Most tokens of an answer; as in the generation set by default."""
 
 
 class NearDuplicates(Strict):
@@ -293,7 +341,8 @@ class DataSpec(Strict):
     """Tokens that are learned and that the loss counts: the last answer, every
     turn of the assistant, or all."""
     max_prompt_tokens: PositiveInt | None = None
-    """Longest prompt; a longer one is an error like any other in the data."""
+    """Longest prompt; a longer one is an error like any other in the data. Not
+    with few-shot examples drawn from the training set."""
     on_error: Literal["stop", "drop"] = "stop"
     """What happens at a row that cannot be used: stop, naming file and line, or
     drop it and count it."""
@@ -310,12 +359,54 @@ class DataSpec(Strict):
     """A score per example, for training that weighs by it; none by default."""
 
     @model_validator(mode="after")
+    def examples_are_somewhere(self) -> DataSpec:
+        """Few-shot examples of the rows' own need a field that holds them."""
+        if self.few_shot is None:
+            return self
+        if self.few_shot.origin == "train" and self.max_prompt_tokens is not None:
+            allowed = "none with few-shot examples drawn from the training set"
+            raise broken_rule("max_prompt_tokens", repr(self.max_prompt_tokens), allowed)
+        sources = self.train.all_sources()
+        if self.few_shot.origin == "own" and not all(source.examples for source in sources):
+            allowed = "the field with the rows' own examples, which few_shot.origin own needs"
+            raise broken_rule("train.examples", "nothing", allowed)
+        return self
+
+    @model_validator(mode="after")
+    def nothing_is_ignored(self) -> DataSpec:
+        """Options that only mean something beside others."""
+        if self.separator != "\n" and self.template not in ("auto", "plain"):
+            allowed = f"nothing with template {self.template!r}; plain has a separator"
+            raise broken_rule("separator", repr(self.separator), allowed)
+        if "file" in self.labels:
+            raise broken_rule(
+                "labels", "'file'", "other names: examples are counted by file anyway"
+            )
+        if self.test is not None and self.generation is None:
+            for name in ("task", "max_new_tokens"):
+                if (given := getattr(self.test, name)) is not None:
+                    allowed = "nothing without a generation set: no answers are generated then"
+                    raise broken_rule(f"test.{name}", repr(given), allowed)
+        return self
+
+    @model_validator(mode="after")
     def turns_are_told_apart(self) -> DataSpec:
         """A text as template has one place for everything before the answer."""
         if self.loss_on == "assistant" and templates.layout_text(self.template) is not None:
             allowed = "completion or all with a template that is a text"
             raise broken_rule("loss_on", "'assistant'", allowed)
         return self
+
+    def answered_sets(self) -> dict[str, GenerationData]:
+        """The sets for which answers are generated, by name."""
+        if self.generation is None:
+            return {}
+        sets = {"generation": self.generation}
+        if self.test is not None:
+            own = self.test.model_dump(exclude_none=True)
+            shared = self.generation.model_dump(include={"task", "max_new_tokens"})
+            sets["test"] = GenerationData.model_validate({**shared, **own})
+        return sets
 
     def evaluation_sets(self) -> dict[str, EvaluationData]:
         """The evaluation sets there are, by name."""

@@ -28,12 +28,21 @@ DATA_SETS = ("train", "loss", "generation", "test")
 
 def identity(spec: StudySpec) -> dict[str, Any]:
     """The frozen fields, each local input replaced by a hash of its content."""
-    content: dict[str, Any] = spec.model_dump(mode="json")
-    frozen = {key: content[key] for key in FROZEN}
-    frozen["evaluation"] = {key: content["evaluation"][key] for key in EVALUATION}
-    for _, holder in input_paths(frozen):
+    found = frozen(spec)
+    for _, holder in input_paths(found):
         holder["path"] = fingerprint(holder["path"])
-    return frozen
+    return found
+
+
+def frozen(spec: StudySpec) -> dict[str, Any]:
+    """The frozen fields as they are; a name that is the default is like none."""
+    content: dict[str, Any] = spec.model_dump(mode="json")
+    found = {key: content[key] for key in FROZEN}
+    found["evaluation"] = {key: content["evaluation"][key] for key in EVALUATION}
+    for name in ("prompt", "completion"):
+        if content["data"]["train"][name] == name:
+            content["data"]["train"][name] = None
+    return found
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:

@@ -42,6 +42,10 @@ def contradictions(spec: StudySpec, space: SearchSpace) -> Iterator[Problem]:
 
 def _other_completions(spec: StudySpec, fields: list[str]) -> Iterator[Problem]:
     """Trials that train on different fields must be scored on the same one."""
+    formats = {source.format for source in spec.data.train.all_sources()}
+    for kind in sorted(formats - {"auto", "prompt-completion", "dialogue"}):
+        allowed = "a format with a field for the completion, which training.completion names"
+        yield Problem("data.train.format", repr(kind), allowed)
     for name, part in spec.data.evaluation_sets().items():
         if part.completion is None:
             yield Problem(

@@ -69,15 +69,14 @@ def test_preparing_reports_what_became_of_the_data(hpo: Hpo) -> None:
         "data.train: 62 in = 54 kept + 8 dropped (2 exact duplicates, 6 held out for loss)" in shown
     )
     assert "data.loss: 6 in = 6 kept + 0 dropped" in shown
-    source = hpo.folder / "rows.jsonl"
-    assert f"exact duplicates, for example {source}:61: equal to {source}:4" in shown
+    assert "exact duplicates, for example rows.jsonl:61: equal to rows.jsonl:4" in shown
 
     report = hpo("data", "prepare", file, "--json").json
     for part in report["sets"]:
         assert part["examples"] == part["kept"] + sum(part["dropped"].values())
 
     stats = hpo("data", "stats", file).done()
-    assert f"by file: {source} 54 (100.0%)" in stats
+    assert "by file: rows.jsonl 54 (100.0%)" in stats
     assert re.search(r"\d+- *\d+ tokens █+ \d+", stats)
 
 
@@ -86,7 +85,7 @@ def test_examples_are_shown_as_they_are_trained_on(hpo: Hpo) -> None:
     file = data_file(hpo, CLEANED)
     shown = hpo("data", "inspect", file, "--set", "train", "--count", "2").done()
     # The first row is held out.
-    assert f"train 0 of 54 · {hpo.folder}/rows.jsonl:2" in shown
+    assert "train 0 of 54 · rows.jsonl:2" in shown
     assert "What is 1 and 2?\n1 and 2 is 3.<|endoftext|>" in shown
     # Bytes are tokens: the prompt's are bare, the answer's and the end are in brackets.
     assert re.search(r"31 tokens, 14 learned: 54 71 .* \[256\]", shown), shown

@@ -30,6 +30,8 @@ class GenerationSet:
     references: Sequence[str]
     task: Task
     max_new_tokens: int
+    perfect: Sequence[str] = ()
+    """What a model that learned the items would answer."""
     stop_token_ids: Sequence[int] = ()
     """End tokens besides the model's own, such as a chat template's."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from textwrap import shorten
 from typing import Protocol
 
 from hpo.spec.data import GenerationData
@@ -29,6 +30,8 @@ from workers.stop import StopRequested, StopSignal
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
+MATHS_CHECKED = 16
+"""Items whose own answers are judged at the start; a judge takes 30 ms for each."""
 VALIDATION, TEST = "validation", "test"
 """Names of the sets: what trials are judged by, and what only the winner is scored on."""
 
@@ -44,6 +47,8 @@ def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
         engines = load_engines(session, sets, options.device)
         try:
             with Grader() as grader:
+                for name, items in answered(sets):
+                    require_gradable(grader, items, f"data.{name}")
                 scorers: dict[str, Scorer] = {
                     name: partial(
                         score,
@@ -161,13 +166,17 @@ def load_sets(session: StudySession) -> dict[str, EvaluationSets]:
     prepared = session.data()
     encoder = load_encoder(session.spec.model.path, data, prepared.shots)
     max_length = max(session.search.max_lengths())
-    generation = data.generation
-    items = _items(prepared, "generation", generation, encoder) if generation else None
-    found = {VALIDATION: EvaluationSets(_loss_set(prepared, "loss", max_length), items)}
-    if data.test is not None:
-        items = _items(prepared, "test", data.test, encoder) if generation else None
-        found[TEST] = EvaluationSets(_loss_set(prepared, "test", max_length), items)
-    return found
+    items = {
+        name: _items(prepared, name, part, encoder) for name, part in data.answered_sets().items()
+    }
+    losses = {VALIDATION: "loss", TEST: "test"} if data.test is not None else {VALIDATION: "loss"}
+    return {
+        name: EvaluationSets(
+            _loss_set(prepared, loss, max_length),
+            items.get("generation" if name == VALIDATION else "test"),
+        )
+        for name, loss in losses.items()
+    }
 
 
 def _loss_set(prepared: PreparedData, name: str, max_length: int) -> Sequence[EncodedExample]:
@@ -195,6 +204,7 @@ def _items(
     return GenerationSet(
         prompts=[encoder.encode_prompt(example) for example in examples],
         references=[_reference(example, spec, encoder) for example in examples],
+        perfect=[encoder.answer_text(example) for example in examples],
         task=spec.task,
         max_new_tokens=spec.max_new_tokens,
         stop_token_ids=[encoder.end_token],
@@ -204,6 +214,31 @@ def _items(
 def _reference(example: Example, spec: GenerationData, encoder: Encoder) -> str:
     """What an answer is graded against: to the letter, the answer as the layout has it."""
     return encoder.answer_text(example) if spec.task == "exact" else example.completion
+
+
+def answered(sets: Mapping[str, EvaluationSets]) -> Iterator[tuple[str, GenerationSet]]:
+    """The sets for which answers are generated, by their name in the study file."""
+    for name, part in sets.items():
+        if part.generation is not None:
+            yield "generation" if name == VALIDATION else name, part.generation
+
+
+def require_gradable(grader: Grader, items: GenerationSet, name: str) -> None:
+    """Refuse a set whose own answers, as the layout has them, would be graded wrong.
+
+    A study would otherwise be decided by a grader that rejects what is right.
+    Raises InputError.
+    """
+    number = MATHS_CHECKED if items.task == "math" else len(items.references)
+    answers, references = items.perfect[:number], items.references[:number]
+    right = grader.grade(items.task, answers, references)
+    wrong = next((index for index, good in enumerate(right) if not good), None)
+    if wrong is not None:
+        raise InputError(
+            f"{name}.task: given {items.task!r}, by which the item's own answer "
+            f"{shorten(answers[wrong], 80)!r} is wrong against {shorten(references[wrong], 80)!r}; "
+            "allowed: a task that goes with data.template and the completions"
+        )
 
 
 def load_engines(

@@ -62,4 +62,3 @@ def test_the_results_say_what_the_data_was(played: PlayedStudy) -> None:
     content = results(view)["data"]
     assert content["hash"] == "sha256:1"
     assert content["sets"]["train"]["dropped"] == {"exact_duplicates": 3}
-    assert content["configuration"] == {"loss_on": "completion"}

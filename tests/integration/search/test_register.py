@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy as sa
 
 from hpo.results.snapshot import StudyView
 from hpo.search.register import find, register
@@ -106,3 +108,57 @@ def test_a_missing_study_is_answered_with_those_that_are_there(
     register(database, study(), tmp_path)
     with pytest.raises(StudyError, match="'tyni', which is not in this database; allowed: tiny"):
         find(database, "tyni")
+
+
+REPORT = {"hash": "sha256:1", "sets": []}
+
+
+def test_what_became_of_the_data_is_stored_once(database: Database, tmp_path: Path) -> None:
+    record, _ = register(database, study(), tmp_path, REPORT)
+    assert record.data == REPORT
+    again, created = register(database, study(), tmp_path, {**REPORT, "more": 1})
+    assert (again.data, created) == (REPORT, False)
+    with pytest.raises(StudyError, match="was begun with other data"):
+        register(database, study(), tmp_path, {**REPORT, "hash": "sha256:2"})
+
+
+def test_of_two_that_note_the_data_one_is_the_first(database: Database, tmp_path: Path) -> None:
+    record, _ = register(database, study(), tmp_path)
+    studies = Studies(database)
+    assert studies.note_data(record.id, REPORT) == REPORT
+    assert studies.note_data(record.id, {"hash": "sha256:2"}) == REPORT
+
+
+def test_a_study_of_an_earlier_version_is_the_same_study(
+    database: Database, tmp_path: Path
+) -> None:
+    record, _ = register(database, study(), tmp_path)
+    old_data = {
+        "train": {
+            "path": "user/train",
+            "split": "train",
+            "prompt": "prompt",
+            "completion": "completion",
+            "samples": None,
+        },
+        "loss": {
+            "path": "user/valid",
+            "split": "test",
+            "prompt": None,
+            "completion": None,
+            "samples": None,
+        },
+        "generation": None,
+        "template": "auto",
+        "separator": "\n",
+    }
+    spec, identity = ({**part, "data": old_data} for part in (record.spec, record.identity))
+    with database.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE hpo.study SET spec = :spec, identity = :identity"),
+            {"spec": json.dumps(spec), "identity": json.dumps(identity)},
+        )
+    again, created = register(database, study(), tmp_path)
+    assert (again.id, created) == (record.id, False)
+    with pytest.raises(StudyError, match=r"data\.train\.path: is 'user/train', given 'user/other'"):
+        register(database, study("user/train", "user/other"), tmp_path)

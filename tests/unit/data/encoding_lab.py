@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.spec import templates
 from hpo.spec.data import DataSpec, EvaluationData, TrainData
+from workers.data.example import Example
 from workers.data.tokens.encoded import EncodedExample
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def with_start(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def spec(train: dict[str, Any] | None = None, **fields: Any) -> DataSpec:
-    source = TrainData(path="unread", **(train or {}))
+    source = TrainData(path="unread", **{"examples": "shots", **(train or {})})
     if templates.layout_text(fields.get("template", "auto")) is not None:
         # Refused there, as it would be the same.
         fields = {k: "completion" if v == "assistant" else v for k, v in fields.items()}
@@ -69,3 +71,11 @@ def text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
 def learned(tokenizer: PreTrainedTokenizerBase, encoded: EncodedExample) -> list[str]:
     """The text of each learned span."""
     return [text(tokenizer, encoded.input_ids[a:b]) for a, b in encoded.learned]
+
+
+def fitting(example: Example, template: str) -> Example:
+    """The example without a system prompt of its own, where the template has no place for it."""
+    layout = templates.layout_text(template)
+    if layout is None or "{system_prompt}" in layout:
+        return example
+    return replace(example, turns=tuple(t for t in example.turns if t.role != "system"))

@@ -96,6 +96,7 @@ def test_what_is_learned_is_the_answer_and_its_end(
     make: Any, example: Example, template: str, loss_on: str, few_shot: dict[str, Any] | None
 ) -> None:
     tokenizer, encoder = make(template, loss_on, few_shot)
+    example = lab.fitting(example, template)
     encoded = encoder.encode_whole(example)
     check_spans(encoded)
     assert encoded.input_ids[-1] == encoder.end_token
@@ -116,6 +117,7 @@ def test_many_are_encoded_like_each(
     make: Any, rows: list[Example], template: str, loss_on: str, few_shot: dict[str, Any] | None
 ) -> None:
     _, encoder = make(template, loss_on, few_shot)
+    rows = [lab.fitting(row, template) for row in rows]
     assert list(encoder.encode_many(rows)) == [encoder.encode_whole(row) for row in rows]
 
 
@@ -130,6 +132,7 @@ def test_data_brings_no_control_token(
     make: Any, example: Example, template: str, few_shot: dict[str, Any] | None
 ) -> None:
     tokenizer, encoder = make(template, "completion", few_shot)
+    example = lab.fitting(example, template)
     tame = Example(tuple(Turn(turn.role, turn.content and "x") for turn in example.turns))
     encoded, wanted = encoder.encode_whole(example), encoder.encode_whole(tame)
     assert controls(tokenizer, encoded) == controls(tokenizer, wanted)

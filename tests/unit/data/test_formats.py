@@ -225,8 +225,9 @@ def test_a_dialogue_needs_a_field() -> None:
 
 def test_a_system_prompt_of_the_row_goes_first() -> None:
     assert turns({**PAIR, "rule": "Be short."}, system="rule")[0] == ("system", "Be short.")
-    for row in (PAIR, {**PAIR, "rule": ""}, {**PAIR, "rule": None}):
+    for row in ({**PAIR, "rule": ""}, {**PAIR, "rule": None}):
         assert turns(row, system="rule")[0] == ("user", "1+1=")
+    assert problem(PAIR, system="rule").kind == "missing field"
     assert problem({**PAIR, "rule": 1}, system="rule").kind == "wrong type"
 
 

@@ -212,3 +212,35 @@ def test_white_space_after_a_template_is_not_learned(tokenizer: PreTrainedTokeni
     assert parts(tokenizer, SUM, template="{prompt}={completion}.\n")[1] == f"2.{END}"
     spaced = Example.pair("1+1?", "2 \n")
     assert parts(tokenizer, spaced, template="plain")[1] == f"2 \n{END}"
+
+
+@pytest.mark.parametrize("template", ["competition", "{prompt}\n{completion}"])
+def test_a_system_prompt_of_the_examples_own_needs_a_place(
+    tokenizer: PreTrainedTokenizerBase, template: str
+) -> None:
+    encoder = Encoder(tokenizer, lab.spec(template=template))
+    turns = (Turn("system", "Be kind."), Turn("user", "a"), Turn("assistant", "b"))
+    with pytest.raises(UnusableRow, match="a system prompt of the example's own"):
+        encoder.encode_whole(Example(turns))
+
+
+@pytest.mark.parametrize(
+    ("template", "completion", "answer"),
+    [
+        ("plain", "4", "4"),
+        # A tokenizer without that token says it letter by letter.
+        ("chatml", "4", "4<|im_end|>"),
+        ("answer", "2+2\n#### 4", "2+2\n<answer>4</answer>"),
+        ("{prompt} = {completion}, that is it", "4", "4, that is it"),
+    ],
+)
+def test_the_answer_is_what_a_model_that_learned_it_says(
+    tokenizer: PreTrainedTokenizerBase, template: str, completion: str, answer: str
+) -> None:
+    encoder = Encoder(tokenizer, lab.spec(template=template))
+    example = Example.pair("2+2", completion)
+    assert encoder.answer_text(example).strip() == answer
+    encoded = encoder.encode_whole(example)
+    prompt = len(encoder.encode_prompt(example))
+    said = tokenizer.decode(list(encoded.input_ids[prompt:]), skip_special_tokens=True)
+    assert str(said).strip() == answer

@@ -12,6 +12,8 @@ from prepare_lab import dropped, prepared, prompts, sums, write
 
 from hpo.spec.data import DataSpec
 from hpo.spec.errors import InputError
+from workers.data.preparing.cache import DataCache
+from workers.data.preparing.recipe import Recipe
 from workers.data.preparing.report import DataReport
 
 
@@ -477,3 +479,114 @@ def test_evaluation_files_need_no_score(tmp_path: Path) -> None:
         "quality": {"type": "field", "field": "quality"},
     }
     assert prepared(tmp_path, content).examples("loss")[0].quality is None
+
+
+def test_a_code_block_hides_no_evaluation_item(tmp_path: Path) -> None:
+    fenced = "Mend this:\n```{}\nx = 1\n```"
+    rows = [{"prompt": fenced.format("py"), "completion": "x = 2"}]
+    copies = [{"prompt": fenced.format("python"), "completion": "x = 2"}, *sums(5)]
+    content = {
+        "train": {"path": write(tmp_path / "train.jsonl", copies)},
+        "loss": {"path": write(tmp_path / "loss.jsonl", rows)},
+        "cleaning": {"code_blocks": True},
+    }
+    assert dropped(prepared(tmp_path, content)) == {"in the loss set": 1}
+
+
+def test_no_prompt_shows_an_evaluation_item(tmp_path: Path) -> None:
+    item = "A train leaves the city at noon and travels north at sixty miles each hour until dusk"
+    copies = [{"prompt": f"Number {n}. {item}?", "completion": f"It is {n}."} for n in range(30)]
+    content = {
+        "train": {"path": write(tmp_path / "train.jsonl", [*copies, *sums(2)])},
+        "loss": {"path": write(tmp_path / "loss.jsonl", [{"prompt": item, "completion": "Hm."}])},
+        "decontamination": {"words": 8},
+        "few_shot": {"count": 1, "origin": "train"},
+    }
+    (shot,) = prepared(tmp_path, content).shots
+    assert item not in shot.prompt
+
+
+def test_a_part_keeps_the_filter_of_the_training_set_and_what_it_leaves(tmp_path: Path) -> None:
+    rows = [
+        {**row, "lang": "it" if n % 2 else "en", "split": "valid" if n < 20 else "train"}
+        for n, row in enumerate(sums(40))
+    ]
+    content = {
+        "train": {"path": write(tmp_path / "all.jsonl", rows), "where": {"lang": "it"}},
+        "loss": {"where": {"split": "valid"}, "samples": 3},
+    }
+    data = prepared(tmp_path, content)
+    assert prompts(data, "loss") == [rows[n]["prompt"] for n in (1, 3, 5)]
+    assert dropped(data, "loss") == {"beyond samples": 7}
+    assert prompts(data, "train") == [rows[n]["prompt"] for n in range(21, 40, 2)]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"labels": ["levl"]}, "data.labels: given 'levl', which no row has"),
+        ({"loss": {"fraction": 0.01}}, r"data.loss.fraction: given 0.01 of 5 examples"),
+        ({"train": {"sources": [{"path": "FILE", "weight": 0.01}]}}, r"data.train: given weights"),
+    ],
+)
+def test_what_would_be_empty_or_ignored_is_told(
+    tmp_path: Path, more: dict[str, Any], told: str
+) -> None:
+    file = write(tmp_path / "train.jsonl", sums(5))
+    content: dict[str, Any] = {
+        "train": {"path": file},
+        "loss": {"path": write(tmp_path / "loss.jsonl", sums(2, start=50))},
+        **more,
+    }
+    for source in content["train"].get("sources", ()):
+        source["path"] = file
+    with pytest.raises(InputError, match=told):
+        prepared(tmp_path, content)
+
+
+def test_the_hash_knows_the_tokens(tmp_path: Path, model_folder: Path) -> None:
+    content = {"train": {"path": write(tmp_path / "t.jsonl", sums(9))}, "loss": {"fraction": 0.3}}
+    hashes = {
+        prepared(tmp_path, content | more, tokenizer=str(model_folder)).report.hash
+        for more in ({}, {"template": "chatml"}, {"loss_on": "all"})
+    }
+    assert len(hashes) == 3
+
+
+def test_a_row_that_cannot_be_cleaned_is_counted_once(tmp_path: Path, model_folder: Path) -> None:
+    rows = [*sums(20), {"prompt": "What?", "completion": "No answer."}]
+    rows = [{**row, "completion": f"{row['completion']}\n#### 1"} for row in rows[:-1]] + rows[-1:]
+    content = {
+        "train": {"path": write(tmp_path / "train.jsonl", rows)},
+        "loss": {"fraction": 0.1},
+        "template": "answer",
+        "on_error": "drop",
+        "cleaning": {"max_tokens": 500},
+    }
+    data = prepared(tmp_path, content, tokenizer=str(model_folder))
+    assert data.report.of_set("train").examples == 21
+    assert dropped(data) == {"missing field": 1, "held out for loss": 2}
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "train.jsonl"
+    content = {"train": {"path": write(file, sums(9))}, "loss": {"fraction": 0.3}}
+    inputs = Recipe.inputs
+
+    def then_change(recipe: Recipe, cache: DataCache) -> dict[str, str]:
+        found = inputs(recipe, cache)
+        write(file, sums(len(file.read_text().splitlines()) + 1))
+        return found
+
+    monkeypatch.setattr(Recipe, "inputs", then_change)
+    with pytest.raises(InputError, match="changed while it was read"):
+        prepared(tmp_path, content)
+
+
+def test_a_folder_without_its_last_file_is_made_anew(tmp_path: Path) -> None:
+    content = {"train": {"path": write(tmp_path / "t.jsonl", sums(9))}, "loss": {"fraction": 0.3}}
+    folder = prepared(tmp_path, content).folder
+    (folder / "report.json").write_text("")
+    assert len(prepared(tmp_path, content).examples("train")) == 6

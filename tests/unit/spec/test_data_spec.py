@@ -57,6 +57,16 @@ def data(**content: Any) -> dict[str, Any]:
         data(template="{prompt} } {completion}"),
         data(template="{prompt}{completion}", loss_on="assistant"),
         data(few_shot={"count": 4}),
+        data(few_shot={"count": 1}),
+        data(few_shot={"count": 1, "origin": "train"}, max_prompt_tokens=9),
+        data(loss={"fraction": 0.1, "prompt": "Solve: {question}"}),
+        data(loss={"where": {"split": "valid"}, "format": "messages"}),
+        data(loss={"path": "b", "seed": 3}),
+        data(train={"path": "a", "format": "alpaca", "prompt": "question"}),
+        data(train={"prompt": "q", "sources": [{"path": "a", "format": "text", "prompt": "q"}]}),
+        data(template="chatml", separator=" "),
+        data(labels=["file"]),
+        data(test={"path": "c", "task": "numeric"}),
         data(quality={"type": "computed", "parts": []}),
         data(cleaning={"near_duplicates": {"threshold": 0}}),
     ],
@@ -108,3 +118,25 @@ def test_weighing_by_quality_needs_a_score() -> None:
     assert problems(study(training="quality_weighting: {choices: [true, false]}")) == wanted
     scored = study(training="quality_weighting: true", more="quality: {type: computed}")
     assert parse_study(scored, "study.yaml", {}).data.quality is not None
+
+
+def test_a_source_of_another_format_has_no_use_for_shared_names() -> None:
+    train = TrainData.model_validate(
+        {"prompt": "question", "sources": [{"path": "a"}, {"path": "b", "format": "sharegpt"}]}
+    )
+    assert [source.prompt for source in train.all_sources()] == ["question", None]
+
+
+def test_the_test_set_is_answered_like_the_generation_set() -> None:
+    content = data(
+        generation={"path": "c", "task": "numeric", "max_new_tokens": 9}, test={"path": "d"}
+    )
+    test = DataSpec.model_validate(content).answered_sets()["test"]
+    assert (test.path, test.task, test.max_new_tokens) == ("d", "numeric", 9)
+    assert DataSpec.model_validate(data(test={"path": "d"})).answered_sets() == {}
+
+
+def test_a_format_without_completions_has_none_to_search() -> None:
+    text = study(training="completion: {choices: [a, b]}", loss=", completion: a")
+    text = text.replace("completion: a}", "format: messages}", 1)
+    assert problems(text)[0].startswith("data.train.format: given 'messages'; allowed: a format")

@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from hpo.spec.data import NearDuplicates
 from workers.data.cleaning import similar
+from workers.data.cleaning.fences import standardised
 from workers.data.cleaning.text import normalised
 from workers.data.cleaning.words import WordMemo, ngrams, word_hashes
 from workers.data.example import Example, Turn
@@ -37,19 +39,38 @@ def exact_hash(example: Example) -> bytes:
     in the prompt, too. The normal form holds no control characters that could
     be taken for the separators.
     """
-    fields = tuple(Turn("user", f"{name}={text}") for name, text in example.fields.items())
     shots = tuple(Turn("user", text) for pair in example.shots for text in pair)
-    return _hash((*example.turns, *fields, *shots))
+    return _hash((*example.turns, *_fields(example), *shots))
 
 
 def identity_hash(example: Example, same: Literal["prompt", "example"]) -> bytes:
     """16 bytes that are equal for examples that may not lie in two sets.
 
-    With `prompt` these are the turns of user and assistant before the answer,
-    with `example` all turns. A plain text has no prompt and is taken whole.
+    With `prompt` these are the turns of user and assistant before the answer
+    and the fields that the layout names, with `example` everything. A plain
+    text has no prompt and is taken whole. Code blocks are compared as they are
+    after cleaning, whether a set was cleaned or not.
     """
+    if same == "example":
+        return exact_hash(_with_standard_code(example))
     prompt = tuple(turn for turn in example.turns[:-1] if turn.role != "system")
-    return _hash(prompt) if same == "prompt" and prompt else exact_hash(example)
+    if not prompt:
+        return exact_hash(_with_standard_code(example))
+    return _hash((*map(_standard, prompt), *_fields(example)))
+
+
+def _fields(example: Example) -> tuple[Turn, ...]:
+    return tuple(Turn("user", f"{name}={text}") for name, text in sorted(example.fields.items()))
+
+
+def _with_standard_code(example: Example) -> Example:
+    return replace(example, turns=tuple(map(_standard, example.turns)))
+
+
+def _standard(turn: Turn) -> Turn:
+    if "```" not in turn.content and "~~~" not in turn.content:
+        return turn
+    return Turn(turn.role, standardised(turn.content))
 
 
 def _hash(turns: Sequence[Turn]) -> bytes:

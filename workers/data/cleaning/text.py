@@ -7,6 +7,9 @@ import unicodedata
 
 from workers.data.example import Example
 
+UNSEEN = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
+"""Characters without a shape, width or meaning of their own."""
+
 
 def folded(text: str) -> str:
     """A text in Unicode form NFKC without case (Unicode Standard, D146)."""
@@ -17,8 +20,12 @@ def folded(text: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """A text for comparing: folded, each run of white space one space, none at the ends."""
-    return " ".join(folded(text).split())
+    """A text for comparing: folded, each run of white space one space, none at the ends.
+
+    Characters that are not seen (zero-width spaces, soft hyphens, byte order
+    marks) are left out.
+    """
+    return " ".join(folded(text).translate(UNSEEN).split())
 
 
 def joined(example: Example, *, system: bool) -> str:

@@ -68,6 +68,12 @@ class Part:
         """One of the examples that were gathered."""
         return self.gathered.examples[index]
 
+    def reserve(self, samples: int | None) -> None:
+        """Use the first `samples`; the others are kept from every other set all the same."""
+        self.held = self.identity
+        if samples is not None:
+            self.give_up("beyond samples", np.cumsum(self.alive) > samples)
+
     def give_up(self, reason: str, flags: Flags) -> None:
         """Take out the living examples that are flagged, for another set's sake."""
         gone = self.alive & flags
@@ -95,6 +101,9 @@ class Part:
         self.require_some()
         if any(weight != 1 for weight in self.weights):
             self.repeats = repeats(self.gathered.origin[self.alive], self.weights)
+            if not len(self.repeats):
+                given = f"weights {self.weights} on {len(self.kept)} examples, which leave none"
+                raise InputError(f"data.{self.name}: given {given}; allowed: larger weights")
 
     def content(self) -> bytes:
         """A hash of what is left, in order."""
@@ -145,10 +154,11 @@ class Assembly:
             name: self._training_part(name, field, evaluation)
             for name, field in self._recipe.training_sets().items()
         }
-        shots = self._take_shots(list(training.values()))
         for part in training.values():
             if self._recipe.data.decontamination is not None:
                 decontaminate(part, list(evaluation.values()), self._recipe.data.decontamination)
+        # After that: no prompt may show an evaluation item.
+        shots = self._take_shots(list(training.values()))
         parts = {**training, **evaluation}
         for part in parts.values():
             part.require_some()
@@ -186,13 +196,15 @@ class Assembly:
                 name, gathered, gathered.alive.copy(), deepcopy(gathered.lost), gathered.made
             )
             part.give_up("in the test set", in_test)
+            if spec.path is None:
+                part.reserve(spec.samples)
             return part
         drawn = held_out(gathered.identity, gathered.alive & ~in_test, spec.fraction, spec.seed)
-        held = gathered.identity[drawn]
-        part = Part(name, gathered, drawn, Losses(), int(drawn.sum()), held)
-        if spec.samples is not None:
-            beyond = np.cumsum(drawn) > spec.samples
-            part.give_up("beyond samples", beyond)
+        if not drawn.any():
+            share = f"{spec.fraction:g} of {int(gathered.alive.sum())} examples, which is none"
+            raise InputError(f"data.{name}.fraction: given {share}; allowed: a larger share")
+        part = Part(name, gathered, drawn, Losses(), int(drawn.sum()))
+        part.reserve(spec.samples)
         return part
 
     def _training_part(
@@ -254,6 +266,12 @@ def decontaminate(part: Part, evaluation: Sequence[Part], spec: Decontamination)
         part.drop("contaminated", flags, detail)
 
 
+def _everything(example: Example) -> str:
+    """Whatever of an example a model may be shown."""
+    shots = (text for pair in example.shots for text in pair)
+    return "\n".join((text_of(example), *example.fields.values(), *shots))
+
+
 @dataclass
 class ContaminationSearch:
     """Looks for items in lines of examples; lives in a pool's process."""
@@ -262,5 +280,5 @@ class ContaminationSearch:
 
     def __call__(self, lines: list[bytes]) -> dict[int, Hit]:
         """Hits by the line's place."""
-        hits = self.index.hits([text_of(Example.from_line(line)) for line in lines])
+        hits = self.index.hits([_everything(Example.from_line(line)) for line in lines])
         return {place: hit for place, hit in enumerate(hits) if hit is not None}

@@ -52,10 +52,21 @@ def prepare(
     cache = DataCache(root)
     inputs = recipe.inputs(cache)
     key = recipe.key(cache)
-    if rebuild:
+    if rebuild or _is_damaged(cache.place(key)):
         cache.forget(key)
-    folder = cache.get(key, lambda place: build(recipe, inputs, place, Progress(say)))
-    return PreparedData(folder)
+
+    def make(place: Path) -> None:
+        build(recipe, inputs, place, Progress(say))
+        if recipe.inputs(cache) != inputs:
+            raise InputError("a data file changed while it was read; run the command again")
+
+    return PreparedData(cache.get(key, make))
+
+
+def _is_damaged(folder: Path) -> bool:
+    """Whether a machine that lost its power left a folder without its last file."""
+    report = folder / REPORT
+    return folder.is_dir() and (not report.is_file() or report.stat().st_size == 0)
 
 
 def build(recipe: Recipe, inputs: dict[str, str], folder: Path, progress: Progress) -> None:
@@ -70,9 +81,12 @@ def build(recipe: Recipe, inputs: dict[str, str], folder: Path, progress: Progre
     places = {name: folder / f"set-{index}" for index, name in enumerate(parts)}
     content = survey(recipe, parts, shots, places, progress)
     whole = hashlib.sha256()
+    for shot in shots:
+        whole.update(shot.content())
     manifest: dict[str, object] = {"shots": [shot.as_line().decode() for shot in shots]}
     for name, part in parts.items():
         whole.update(part.content())
+        whole.update(_tokens_hash(places[name] / ENCODED))
         manifest[name] = {
             "folder": places[name].name,
             "examples": assembly.folders[assembly.gathered_index(part)].name,
@@ -138,6 +152,10 @@ def survey(
                 writer = EncodedWriter(place, found.encoded.vocabulary)
                 writers[name] = stack.enter_context(closing(writer))
             writers[name].append(found.encoded)
+    for label in recipe.data.labels:
+        if not any(label in found.counts for found in content.values()):
+            given = f"given {label!r}, which no row has"
+            raise InputError(f"data.labels: {given}; allowed: fields of the rows")
     for name, part in parts.items():
         part.settle()
         places[name].mkdir(exist_ok=True)
@@ -165,7 +183,7 @@ def _batches(parts: Mapping[str, Part], names: deque[str]) -> Iterator[list[byte
 
 def _report(recipe: Recipe, part: Part, folder: Path, content: Content) -> SetReport:
     kept, quality = len(part.kept), content.quality
-    return SetReport(
+    report = SetReport(
         name=part.name,
         paths=tuple(content.counts["file"]),
         rows=part.gathered.rows,
@@ -182,6 +200,18 @@ def _report(recipe: Recipe, part: Part, folder: Path, content: Content) -> SetRe
         quality=(min(quality), sum(quality) / len(quality), max(quality)) if quality else (),
         tokens=_lengths(recipe, folder) if recipe.tokenizer is not None else None,
     )
+    if not report.adds_up:
+        raise RuntimeError(f"the report on {part.name} does not add up: {report}")
+    return report
+
+
+def _tokens_hash(folder: Path) -> bytes:
+    """Hash of a set's tokens and what of them is learned; nothing without a tokenizer."""
+    whole = hashlib.sha256()
+    for file in sorted(folder.glob("*.npy")):
+        with file.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.digest()
 
 
 def _lengths(recipe: Recipe, folder: Path) -> Lengths:

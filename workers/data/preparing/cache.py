@@ -45,6 +45,10 @@ class DataCache:
             os.utime(folder)
         return folder
 
+    def place(self, key: str) -> Path:
+        """Where the folder of a key is, or would be."""
+        return self._root / key
+
     def forget(self, key: str) -> None:
         """Delete the folder of a key. Raises OutputError when it cannot be."""
         with self._writing(), self._locked(key):

@@ -162,8 +162,8 @@ class ChunkReader:
             raise UnusableRow(row)
         for example in self.format.examples(where, row):
             self._require_short_prompt(example)
-            handled.made += 1
             cleaned = self.cleaner.clean(example) if self.cleaner is not None else example
+            handled.made += 1
             if isinstance(cleaned, Dropped):
                 handled.lost.add(cleaned.step, where, cleaned.detail, text_of(example))
             else:

@@ -22,7 +22,8 @@ MAPPING = ("format", "prompt", "completion", "messages", "text", "system", "exam
 TRAIN = "train"
 LIBRARIES = ("tokenizers", "transformers", "datasketch")
 """A new version of them may give other tokens or other near-duplicates."""
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens_map*", "*.model", "*.jinja")
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf"}
+"""Files of a model that say nothing about its tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class Recipe:
         """How an evaluation set is read, or the set that it is held out of."""
         own = _mapping(part)
         if part.path is not None:
-            shared = _mapping(self.data.train)
+            # Another format has fields of its own.
+            other = part.format not in ("auto", self.data.train.format)
+            shared = {} if other else _mapping(self.data.train)
             content = part.model_dump(include=set(Source.model_fields))
             source = WeightedSource.model_validate(
                 {**content, **shared, **own, "path": part.path, "split": part.split}
@@ -70,9 +73,10 @@ class Recipe:
             cleaned = cleaning is not None and cleaning.evaluation
             # Scores are for training.
             return self._reading([source], cleaned=cleaned, quality=None)
-        if part.fraction is None:
-            own |= {"where": part.where, "samples": part.samples}
-        sources = [source.model_copy(update=own) for source in self.data.train.all_sources()]
+        sources = [
+            source.model_copy(update={**own, "where": {**source.where, **part.where}})
+            for source in self.data.train.all_sources()
+        ]
         return self._reading(sources, cleaned=True, quality=self.data.quality)
 
     def _reading(
@@ -132,9 +136,16 @@ def _mapping(source: Source) -> dict[str, Any]:
 
 
 def _tokenizer_content(name: str | None, cache: DataCache) -> Any:
-    """What decides a tokenizer: its files where it is a folder, else its name."""
+    """What decides a tokenizer: a folder's files beside the weights, or a hub name."""
     if name is None or not Path(name).expanduser().is_dir():
         return name
     folder = Path(name).expanduser()
-    files = sorted({file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)})
-    return [name, *((file.name, cache.fingerprint(str(file))) for file in files)]
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [
+        name,
+        *(
+            (str(file.relative_to(folder)), cache.fingerprint(str(file)))
+            for file in files
+            if file.suffix not in WEIGHTS
+        ),
+    ]

@@ -179,7 +179,7 @@ def _warnings(part: SetReport) -> list[str]:
         share = (cut.truncated + cut.dropped) / max(1, part.kept)
         if share > MUCH_TRUNCATED:
             found.append(
-                f"data.{part.name}: {cut.truncated} of {part.kept} examples are cut at "
+                f"warning: data.{part.name}: {cut.truncated} of {part.kept} examples are cut at "
                 f"{cut.max_length} tokens and {cut.dropped} left out ({share:.1%})"
             )
     return found

@@ -94,9 +94,9 @@ class RowFormat:
 
     def _lead(self, where: str, row: Row) -> tuple[Turn, ...]:
         """The row's own system prompt, where it has one."""
-        if self.system is None or not has(row, self.system):
+        if self.system is None:
             return ()
-        value = find(row, self.system)
+        value = required(row, self.system, where)
         if value is None or value == "":
             return ()
         return (Turn("system", string(value, repr(self.system), where)),)

@@ -143,12 +143,14 @@ class TextLayout:
         named = {self._name(part) for part in self._head if isinstance(part, Field)}
         self._leads_prompt = EXAMPLES not in named
         _check_used(data, named)
+        self._named = named
         last = self._tail[-1]
         self.ending = special.ending(last if isinstance(last, str) else "")
         self.leads = start is not None and isinstance(parts[0], str) and parts[0].startswith(start)
 
     def prompt(self, example: Example) -> Segments:
         """The text before the completion, filled in."""
+        _require_place_for_system(example, self._named)
         segments = Segments()
         gap = False
         for part in self._head:
@@ -214,6 +216,15 @@ def _check_used(data: DataSpec, named: set[str]) -> None:
         raise refusal("a system prompt", "none, or a template with {system_prompt}", SYSTEM)
     if data.few_shot is not None and not named & {EXAMPLES, PROMPT}:
         raise refusal("few-shot examples", "none, or a template with {examples}", "few_shot")
+
+
+def _require_place_for_system(example: Example, named: set[str]) -> None:
+    if SYSTEM not in named and example.turns[0].role == "system":
+        raise _missing(
+            example,
+            "a system prompt of the example's own",
+            "none, or a data.template with {system_prompt}",
+        )
 
 
 def _field(name: str, example: Example) -> str:
