@@ -98,7 +98,7 @@ def validate(
     """
     from hpo.cli.show import spec_lines
     from hpo.launch.home import variables
-    from hpo.launch.inputs import check_device, check_inputs, make_inputs
+    from hpo.launch.inputs import check_device, check_inputs, check_model, make_inputs
     from hpo.results.data import data_lines
     from hpo.spec.identity import absolute_inputs
     from hpo.spec.load import load_study
@@ -109,7 +109,7 @@ def validate(
     if device is None:
         check_device(spec.devices.trial, "devices.trial")
         check_device(spec.devices.evaluation, "devices.evaluation")
-    found = data_lines(data.as_dict())
+    found = [f"model: {check_model(spec.model.path)}", *data_lines(data.as_dict())]
     for line in [*spec_lines(spec), *found, *data.warnings(), "valid"]:
         print(local(line))
 

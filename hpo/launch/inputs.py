@@ -6,13 +6,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.launch.home import data_cache, home
+from hpo.spec.data import Source
 from hpo.spec.errors import DeviceError, InputError, OutputError
 from hpo.spec.study import DEVICE, DEVICE_WORDS, StudySpec
 
@@ -52,28 +52,34 @@ def say(text: str) -> None:
 def check_inputs(spec: StudySpec) -> DataReport:
     """Look at the model folder and prepare the data, or find it prepared.
 
-    Raises InputError with a line for each of the two that cannot be used.
+    Raises InputError, with a line for each input that is missing or cannot be
+    read, and else for what is wrong within the data.
     """
     from workers.data.preparing.build import prepare
     from workers.data.preparing.recipe import Recipe
 
-    try:
-        check_model(spec.model.path)
-    except InputError as error:
-        # The data can still be looked at without a tokenizer.
-        problems = [str(error)]
-        with _collecting(problems):
-            prepare(replace(Recipe.of(spec), tokenizer=None), data_cache(), say=say)
-        raise InputError("\n".join(problems)) from None
-    return prepare(Recipe.of(spec), data_cache(), say=say).report
+    recipe = Recipe.of(spec)
+    checks: list[Callable[[], object]] = [partial(check_model, spec.model.path)]
+    checks += map(_begin, recipe.sources())
+    problems: dict[str, None] = {}
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            problems[str(error)] = None
+    if problems:
+        raise InputError("\n".join(problems))
+    return prepare(recipe, data_cache(), say=say).report
 
 
-@contextmanager
-def _collecting(problems: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        problems.append(str(error))
+def _begin(source: Source) -> Callable[[], object]:
+    """Reads the first rows of a source."""
+    from workers.data.reading.rows import read_chunks
+
+    chunks = partial(
+        read_chunks, str(source.path), split=source.split, records=source.records, rows_per_chunk=1
+    )
+    return lambda: next(chunks())
 
 
 def check_model(path: str) -> str:

@@ -42,8 +42,7 @@ def _set_lines(part: Report) -> Iterator[str]:
     yield set_line(part)
     if part["wanted"] != part["rows"]:
         yield f"  {part['wanted']} of {part['rows']} rows wanted"
-    for reason, number in part["reported"].items():
-        yield f"  {number} {_words(reason)}, kept all the same"
+    yield from _reported_lines(part["reported"])
     for reason, shown in part["shown"].items():
         for lost in shown[:1]:
             yield f"  {_words(reason)}, for example {lost['where']}: {lost['detail']}"
@@ -56,6 +55,16 @@ def _set_lines(part: Report) -> Iterator[str]:
         for cut in tokens["truncation"]:
             if cut["truncated"] or cut["dropped"]:
                 yield f"  {_cut(cut, part['kept'])}"
+
+
+def _reported_lines(reported: Report) -> Iterator[str]:
+    if "contaminated" in reported:
+        yield f"  {reported['contaminated']} contaminated, kept all the same"
+    if reported.get("not compared"):
+        yield (
+            f"  {reported['not compared']} of {reported['evaluation items']} evaluation items are "
+            "too short or too common to be looked for"
+        )
 
 
 def count_lines(part: Report) -> Iterator[str]:

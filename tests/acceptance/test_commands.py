@@ -193,6 +193,8 @@ def test_a_status_can_be_read_by_programs(hpo: Hpo, kept: Path) -> None:
         "evaluations": {"open": 1},
         "base": None,
         "best": None,
+        "base_test": None,
+        "best_test": None,
         "history": [],
     }
 
@@ -209,7 +211,7 @@ def test_a_study_file_is_validated(hpo: Hpo) -> None:
     lines = hpo("validate", hpo.write("valid")).done().splitlines()
     assert lines[0].startswith("study valid: minimize loss, 3 trials")
     assert f"model: the folder {hpo.home}/quickstart/model" in lines
-    assert "data.train: 2250 examples" in lines
+    assert "data.train: 2250 in = 2250 kept + 0 dropped" in lines
     assert lines[-1] == "valid"
     elsewhere = hpo.write("valid", ("budget:", "devices: {trial: cuda:99}\nbudget:"))
     assert hpo("validate", elsewhere, "--device", "cuda").done().endswith("\nvalid\n")
@@ -339,7 +341,8 @@ def test_a_missing_model_folder_is_told(hpo: Hpo, path: str) -> None:
 def test_a_folder_that_is_no_model_is_told(hpo: Hpo) -> None:
     (hpo.folder / "model").mkdir()
     [line] = hpo("validate", hpo.write("new", ("INPUTS/model", "./model"))).refusal()
-    assert line.startswith("model.path: given './model', a folder without config.json; allowed: ")
+    given = f"model.path: given '{hpo.folder}/model', a folder without config.json; allowed: "
+    assert line.startswith(given)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +353,7 @@ def test_a_folder_that_is_no_model_is_told(hpo: Hpo) -> None:
             "given no field 'completion'; allowed: a field that is there: 'prompt'",
         ),
         ('{"prompt": "1+1=", ', "given malformed JSON ("),
-        ("", "given no examples"),
+        ("", "given no rows"),
     ],
     ids=["missing-field", "malformed", "empty"],
 )
@@ -370,8 +373,8 @@ def test_all_missing_inputs_are_told_at_once(hpo: Hpo) -> None:
     )
     model, train, loss = hpo("run", file).refusal()
     assert model.startswith("model.path: given './model', which is not there")
-    assert "a.jsonl: given no such file; allowed: a JSONL file" in train
-    assert "b.jsonl: given no such file; allowed: a JSONL file" in loss
+    assert "a.jsonl: given no such file; allowed: a data file" in train
+    assert "b.jsonl: given no such file; allowed: a data file" in loss
 
 
 # Bad input: the database and the studies in it

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from hpo.spec.errors import InputError
 from workers.data.example import Turn
 from workers.data.reading.fields import unusable
+from workers.data.tokens.special import BREAK, SpecialTokens
 from workers.generation.prompts import Prompt
 
 Messages = list[dict[str, str]]
@@ -18,7 +19,9 @@ Messages = list[dict[str, str]]
 class PromptEncoder:
     """Puts prompts into the tokenizer's chat template, or one after the other as plain text.
 
-    Raises InputError where a chat template is asked for and there is none.
+    As in training, what looks like a special token in a prompt is text; only
+    the template writes special tokens. Raises InputError where a chat
+    template is asked for and there is none.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class PromptEncoder:
                 "allowed: auto or plain"
             )
         self._tokenizer = tokenizer
+        self._special = SpecialTokens(tokenizer)
         self._separator = separator
         self.template = "chat" if has_template and template != "plain" else "plain"
 
@@ -46,7 +50,7 @@ class PromptEncoder:
             return self._plain(prompt)
         system = [Turn("system", prompt.system)] if prompt.system is not None else []
         try:
-            text = self._render(_messages([*system, *prompt.turns]), asking=True)
+            text = self._render(self._messages([*system, *prompt.turns]), asking=True)
         except TemplateError as error:
             given = f"turns that the model's chat template refuses ({error})"
             allowed = "turns in the roles and order that it knows, or template: plain"
@@ -63,7 +67,7 @@ class PromptEncoder:
             return []
         try:
             turns = [Turn("user", "a"), Turn("assistant", "b")]
-            tokens = self._tokens(self._render(_messages(turns), asking=False))
+            tokens = self._tokens(self._render(self._messages(turns), asking=False))
         except TemplateError:
             return []
         special = set(self._tokenizer.all_special_ids)
@@ -72,10 +76,14 @@ class PromptEncoder:
     def _plain(self, prompt: Prompt) -> list[int]:
         system = [prompt.system] if prompt.system is not None else []
         text = "\n\n".join([*system, *(turn.content for turn in prompt.turns)])
-        start = self._tokenizer("")["input_ids"]
-        bos = self._tokenizer.bos_token_id
-        lead = [bos] if isinstance(bos, int) and bos in start else []
-        return [*lead, *self._tokens(text + self._separator)]
+        start = self._special.start()
+        lead = [] if start is None else [start]
+        return [*lead, *self._tokens(self._special.disarm(text) + self._separator)]
+
+    def _messages(self, turns: list[Turn]) -> Messages:
+        return [
+            {"role": turn.role, "content": self._special.disarm(turn.content)} for turn in turns
+        ]
 
     def _render(self, messages: Messages, *, asking: bool) -> str:
         text = self._tokenizer.apply_chat_template(
@@ -85,10 +93,9 @@ class PromptEncoder:
         return text
 
     def _tokens(self, text: str) -> list[int]:
+        texts = [part for part in text.split(BREAK) if part]
+        if not texts:
+            return []
         # A chat template writes its own start tokens.
-        tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return tokens
-
-
-def _messages(turns: list[Turn]) -> Messages:
-    return [{"role": turn.role, "content": turn.content} for turn in turns]
+        found = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return [token for tokens in found for token in tokens]

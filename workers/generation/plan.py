@@ -64,13 +64,14 @@ def read_plan(spec: GenerateSpec) -> Plan:
     plan = Plan()
     taken: Counter[str] = Counter()
     seen: set[str] = set()
-    for source in spec.prompts:
-        reader = PromptReader(spec, source)
-        wanted = (read for read in _rows(source) if _is_wanted(reader, read[1]))
-        for where, row in islice(wanted, source.samples):
+    for index, source in enumerate(spec.prompts):
+        reader = PromptReader(spec, index)
+        read = enumerate(_rows(source), start=1)
+        wanted = (known for known in read if _is_wanted(reader, known[1][1]))
+        for number, (where, row) in islice(wanted, source.samples):
             plan.rows.rows += 1
             try:
-                _add(plan, _read(reader, where, row), spec, taken, seen)
+                _add(plan, _read(reader, where, number, row), spec, taken, seen)
             except UnusableRow as error:
                 plan.rows.dropped.append(error.problem.line())
     if plan.rows.dropped and spec.on_error == "stop":
@@ -89,10 +90,12 @@ def _is_wanted(reader: PromptReader, row: Row | RowProblem) -> bool:
     return isinstance(row, RowProblem) or reader.wanted(row)
 
 
-def _read(reader: PromptReader, where: str, row: Row | RowProblem) -> Prompt | list[HumanResponse]:
+def _read(
+    reader: PromptReader, where: str, number: int, row: Row | RowProblem
+) -> Prompt | list[HumanResponse]:
     if isinstance(row, RowProblem):
         raise UnusableRow(row)
-    return reader.read(where, row)
+    return reader.read(where, number, row)
 
 
 def _add(

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import Any
 
 from hpo.spec.data import Source
-from hpo.spec.generate import GenerateSpec, PromptSource
+from hpo.spec.generate import GenerateSpec
 from workers.data.example import Turn
 from workers.data.reading.conversations import ROLES, text_of
 from workers.data.reading.fields import Row, describe, find, has, required, scalar, string, unusable
@@ -53,13 +53,18 @@ class HumanResponse:
 
     prompt: Prompt
     text: str
-    number: int
-    """Its place among the responses of its row, from 1."""
+    place: tuple[int, int, int]
+    """Source, row of the source and response of the row, each from 1."""
+
+    @property
+    def number(self) -> int:
+        """Its place among the responses of its row, from 1."""
+        return self.place[2]
 
     @property
     def id(self) -> str:
-        """Different for every response of every row."""
-        return identity(json.dumps([self.prompt.origin, self.number, self.prompt.id, self.text]))
+        """Different for every response of every row, and the same wherever the source lies."""
+        return identity(json.dumps([self.place, self.prompt.id, self.text]))
 
 
 def identity(text: str) -> str:
@@ -68,10 +73,12 @@ def identity(text: str) -> str:
 
 
 class PromptReader:
-    """Reads the rows of one source."""
+    """Reads the rows of one of the file's sources."""
 
-    def __init__(self, spec: GenerateSpec, source: PromptSource) -> None:
+    def __init__(self, spec: GenerateSpec, index: int) -> None:
+        source = spec.prompts[index]
         self._spec = spec
+        self._index = index
         self._source = source
         rows = Source(where=source.where, format="prompt-completion")
         self._rows = RowFormat.of(rows, origin=source.path, first={})
@@ -80,10 +87,10 @@ class PromptReader:
         """Whether the source's filter lets a row through."""
         return self._rows.wanted(row)
 
-    def read(self, where: str, row: Row) -> Prompt | list[HumanResponse]:
+    def read(self, where: str, row_number: int, row: Row) -> Prompt | list[HumanResponse]:
         """The row's prompt, or its human responses where it has any.
 
-        Raises UnusableRow.
+        `row_number` counts the rows of the source from 1. Raises UnusableRow.
         """
         for name in self._source.where:
             required(row, name, where)
@@ -97,7 +104,7 @@ class PromptReader:
             raise unusable(where, "wrong type", f"no question at the end of {field!r}", QUESTION)
         prompt = Prompt(spoken, system, level, where, self._source.path)
         return [
-            HumanResponse(prompt, text, number)
+            HumanResponse(prompt, text, (self._index + 1, row_number, number))
             for number, text in enumerate(self._responses(where, row), start=1)
         ] or prompt
 

@@ -18,6 +18,8 @@ from workers.generation.report import first_lines, report_of
 
 Note = Callable[[str], None]
 HUMANS_PER_WRITE = 1000
+VERSION = 2
+"""Of what is written for the same settings, ids and prompts' tokens included."""
 
 
 def generate(spec: GenerateSpec, device: str, note: Note) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def settings_of(
     apart = {"output", "on_error", "engine", "model", "prompts"}
     content = spec.model_dump(mode="json", exclude=apart)
     return {
-        "version": 1,
+        "version": VERSION,
         "model": {"content": model.content, "dtype": spec.model.dtype},
         "prompts": {
             str(index): source.model_dump(mode="json", exclude={"path"})

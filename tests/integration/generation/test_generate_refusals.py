@@ -70,3 +70,15 @@ def test_a_mended_file_may_use_the_folder(generating: Generating) -> None:
     assert told[0].startswith(
         f"{generating.output} was begun with other settings: prompts.0.content: is 'sha256:"
     )
+
+
+def test_a_moved_file_may_use_the_folder(generating: Generating) -> None:
+    rows, moved = generating.folder / "rows.jsonl", generating.folder / "moved.jsonl"
+    rows.write_text('{"question": "a", "level": "A1", "answers": ["One.", "Two."]}\n')
+    assert generating.run(("INPUTS/prompts.jsonl", str(rows))).code == 0
+    before = generating.text("responses.jsonl")
+    rows.rename(moved)
+    ended = generating.run(("INPUTS/prompts.jsonl", str(moved)))
+    assert (ended.code, ended.err) == (0, "")
+    assert generating.text("responses.jsonl") == before
+    assert generating.count("human") == 2

@@ -19,7 +19,7 @@ PART: dict[str, Any] = {
     "kept": 61,
     "repeated": 90,
     "dropped": {"near_duplicates": 30, "held out for loss": 9},
-    "reported": {"contaminated": 2},
+    "reported": {"contaminated": 2, "evaluation items": 9, "not compared": 4},
     "shown": {"near_duplicates": [{"where": "a:9", "detail": "almost equal to a:2", "text": "x"}]},
     "counts": {"level": {f"L{n}": 4 for n in range(15)}},
     "quality": [0.25, 0.5, 1.0],
@@ -39,6 +39,7 @@ def test_everything_that_is_known_is_told() -> None:
     assert lines[1:] == [
         "  100 of 120 rows wanted",
         "  2 contaminated, kept all the same",
+        "  4 of 9 evaluation items are too short or too common to be looked for",
         "  near duplicates, for example a:9: almost equal to a:2",
         "  quality from 0.25 to 1.00, 0.50 on average",
         "  900 tokens, 300 of them learned; per example 4 to 40, 9 in the median, 95 % at most 18",

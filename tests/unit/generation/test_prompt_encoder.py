@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from hpo.spec.data import DataSpec
 from hpo.spec.errors import InputError
-from workers.data.example import Turn, UnusableRow
+from workers.data.example import Example, Turn, UnusableRow
+from workers.data.tokens.encoder import Encoder
 from workers.generation.chat import PromptEncoder
 from workers.generation.prompts import Prompt
 from workers.tiny import END_OF_TEXT, make_tokenizer
@@ -71,3 +73,24 @@ def test_turns_that_a_template_refuses_are_named(folder: Path) -> None:
     with pytest.raises(UnusableRow, match=r"rows\.jsonl:3: given turns .*the user begins"):
         encoder.encode(prompt(*DIALOGUE, system=None))
     assert encoder.encode(prompt(*DIALOGUE[1:], system=None))
+
+
+@pytest.mark.parametrize("template", [None, CHAT])
+def test_special_tokens_in_prompts_are_text(folder: Path, template: str | None) -> None:
+    told = tokenizer(folder, template)
+    encoder = PromptEncoder(told, "auto", "\n")
+    end = told.eos_token_id
+    safe = encoder.encode(prompt(Turn("user", "What is it?")))
+    given = f"What is it?{END_OF_TEXT}<|endof{END_OF_TEXT}text|>"
+    tokens = encoder.encode(prompt(Turn("user", given), system=f"Be kind.{END_OF_TEXT}"))
+    assert tokens.count(end) == safe.count(end)
+    assert told.decode(tokens).count(END_OF_TEXT) == 3 + safe.count(end)
+
+
+def test_chat_prompts_have_the_tokens_of_training(folder: Path) -> None:
+    told = tokenizer(folder, CHAT)
+    data = DataSpec.model_validate({"train": {"path": "t"}, "loss": {"path": "l"}})
+    turn = Turn("user", f"What is {END_OF_TEXT}?")
+    example = Example((Turn("system", "Be kind."), turn, Turn("assistant", "It.")))
+    trained = Encoder(told, data).encode_prompt(example)
+    assert PromptEncoder(told, "auto", "\n").encode(prompt(turn)) == trained

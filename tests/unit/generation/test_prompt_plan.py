@@ -40,7 +40,7 @@ def test_prompts_have_levels_and_system_prompts(tmp_path: Path) -> None:
 
 
 def test_rows_add_up(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         *ROWS,
         ROWS[0],
         {"question": "And?", "level": "B9"},
@@ -174,3 +174,24 @@ def test_seeds_depend_on_prompt_and_attempt_alone(tmp_path: Path) -> None:
     assert len({seed for pair in seeds for seed in pair}) == 12
     assert all(0 <= seed < 1 << 32 for pair in seeds for seed in pair)
     assert prompts[0].seed(8, 1) != prompts[0].seed(7, 1)
+
+
+def test_ids_do_not_depend_on_where_a_source_lies(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"question": "Ciao?", "level": "A1", "answer": ["Yes.", "Yes."]},
+        {"question": "Ciao?", "level": "A1", "answer": "Yes."},
+        {"question": "Gatto?", "level": "A1"},
+    ]
+    plans = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        path = f"{tmp_path}/{name}/rows.jsonl"
+        source = f"{{path: {path}, prompt: question, level: level, response: answer}}"
+        write_rows(tmp_path / name / "rows.jsonl", *rows)
+        plans.append(plan_of(tmp_path, f"{source}\n  - {source}"))
+    one, other = plans
+    assert [human.id for human in one.humans] == [human.id for human in other.humans]
+    assert [found.id for found in one.prompts] == [found.id for found in other.prompts]
+    # Every response of every row has an id of its own, in the same file read twice, too.
+    assert len({human.id for human in one.humans}) == 6
+    assert one.humans[0].prompt.origin != other.humans[0].prompt.origin

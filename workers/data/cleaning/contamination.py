@@ -1,7 +1,7 @@
 """Evaluation items in training examples, found by their word sequences.
 
 The method is that of GPT-3's 13-grams (arXiv:2005.14165, appendix C), with a
-share of an item's sequences in the place of a single one.
+share of an item's own sequences in the place of a single one.
 """
 
 from __future__ import annotations
@@ -14,14 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpo.spec.data import Decontamination
+from workers.data.cleaning.own_text import Part, Sought
 from workers.data.cleaning.words import Hashes, Ragged, WordMemo, ngrams, offsets_of, word_hashes
 from workers.data.example import Example
-
-LEAST_WORDS = 5
-"""A shorter part of an item, such as the answer 42, says nothing about it."""
-COMMON = 10
-"""A sequence in more parts than this belongs to none of them: an instruction
-or a turn of phrase that many items share. Ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +26,28 @@ class Hit:
     item: int
     """Index of the item."""
     share: float
-    """Share of the word sequences of its prompt, or of its completion, in the text."""
+    """Share of the sequences of its prompt, or of its completion, that the text holds."""
 
 
 class ItemIndex:
     """Word sequences of evaluation items; may be pickled.
 
-    An item has two parts, prompt and completion. A text holds the item when at
-    least `overlap` of the sequences of `words` words of one part occur in it.
-    A part with fewer than `words` words is compared whole when it has at least
-    LEAST_WORDS, and not at all when it has fewer. Sequences that more than
-    COMMON different parts share are left out.
+    A text holds an item when it holds enough of the sequences of one of the
+    item's parts: which parts those are, and how much is enough, is defined in
+    `Sought`. A part that a text holds in full is always found; text that many
+    items share never makes one be found.
     """
 
     def __init__(self, items: Sequence[Example], spec: Decontamination) -> None:
-        self._overlap = spec.overlap
-        parts = _Parts.of(items, spec.words)
-        self._owners = parts.owners
-        self._tables = [
-            _Table.of(length, parts, np.flatnonzero(parts.lengths == length))
-            for length in np.unique(parts.lengths).tolist()
-        ]
+        sought = Sought.of(items, spec)
+        self.items = len(items)
+        """How many items there are."""
+        self.not_compared = sought.not_compared
+        """Items of which nothing is looked for: too short, or shared with other items."""
+        self._owners = sought.owners
+        self._needed = [part.needed for part in sought.parts]
+        lengths = {part.length for part in sought.parts}
+        self._tables = [_Table.of(length, sought.parts) for length in sorted(lengths)]
 
     def hits(self, texts: Sequence[str], memo: WordMemo | None = None) -> list[Hit | None]:
         """For each text the item of which it holds the largest share, the first of equals."""
@@ -59,41 +55,16 @@ class ItemIndex:
         words = word_hashes(texts, memo)
         for table in self._tables:
             for row, part, share in table.shares(words):
-                known = found[row]
-                hit = Hit(int(self._owners[part]), share)
-                if share >= self._overlap and (known is None or _rank(hit) > _rank(known)):
+                if share < self._needed[part]:
+                    continue
+                known, hit = found[row], Hit(int(self._owners[part]), share)
+                if known is None or _rank(hit) > _rank(known):
                     found[row] = hit
         return found
 
 
 def _rank(hit: Hit) -> tuple[float, int]:
     return hit.share, -hit.item
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """The prompts and completions that are looked for, each once."""
-
-    owners: NDArray[np.int64]
-    """The item of each part."""
-    lengths: NDArray[np.int64]
-    """Length of its sequences, in words."""
-    grams: list[Hashes]
-    """Its different sequences."""
-
-    @staticmethod
-    def of(items: Sequence[Example], words: int) -> _Parts:
-        texts = [text for item in items for text in (item.prompt, item.completion)]
-        hashed = word_hashes(texts)
-        sequences = ngrams(hashed, words)
-        kept: dict[bytes, tuple[int, int, Hashes]] = {}
-        for index in np.flatnonzero(hashed.lengths >= min(LEAST_WORDS, words)).tolist():
-            grams = np.unique(sequences.row(index))
-            length = min(int(hashed.lengths[index]), words)
-            kept.setdefault(grams.tobytes(), (index // 2, length, grams))
-        owners, lengths = ([part[place] for part in kept.values()] for place in (0, 1))
-        different = [part[2] for part in kept.values()]
-        return _Parts(np.array(owners, np.int64), np.array(lengths, np.int64), different)
 
 
 @dataclass(frozen=True)
@@ -113,20 +84,18 @@ class _Table:
     """Whether any sequence begins with these bits."""
 
     @staticmethod
-    def of(length: int, parts: _Parts, chosen: NDArray[np.intp]) -> _Table:
-        grams = np.concatenate([parts.grams[part] for part in chosen])
-        holders = np.repeat(chosen, [len(parts.grams[part]) for part in chosen])
-        unique, inverse, counts = np.unique(grams, return_inverse=True, return_counts=True)
-        order = np.argsort(inverse, kind="stable")
-        listed = holders[order[counts[inverse[order]] <= COMMON]]
-        rare = counts <= COMMON
+    def of(length: int, parts: Sequence[Part]) -> _Table:
+        sizes = [len(part.grams) if part.length == length else 0 for part in parts]
+        grams = np.concatenate([part.grams for part in parts if part.length == length])
+        holders = np.repeat(np.arange(len(parts)), sizes)
+        unique, counts = np.unique(grams, return_counts=True)
         return _Table(
             length=length,
-            grams=unique[rare],
-            holders=listed,
-            offsets=offsets_of(counts[rare]),
-            sizes=np.bincount(listed, minlength=len(parts.grams)),
-            sieve=_sieve(unique[rare]),
+            grams=unique,
+            holders=holders[np.argsort(grams, kind="stable")],
+            offsets=offsets_of(counts),
+            sizes=np.array(sizes, np.int64),
+            sieve=_sieve(unique),
         )
 
     def shares(self, words: Ragged) -> Iterator[tuple[int, int, float]]:

@@ -246,7 +246,10 @@ def _draw(kept: npt.NDArray[np.int64], few_shot: FewShot) -> npt.NDArray[np.int6
 def decontaminate(part: Part, evaluation: Sequence[Part], spec: Decontamination) -> None:
     """Find training examples that hold an evaluation item; drop or report them."""
     items = [other.take(int(index)) for other in evaluation for index in other.kept]
-    search = InOrder(partial(ContaminationSearch, ItemIndex(items, spec)))
+    index = ItemIndex(items, spec)
+    part.reported["evaluation items"] = index.items
+    part.reported["not compared"] = index.not_compared
+    search = InOrder(partial(ContaminationSearch, index))
     kept = part.kept
     hits: dict[int, Hit] = {}
     start = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-SECONDS = 5.0
+SECONDS = 10.0
 
 Say = Callable[[str], None]
 

@@ -95,11 +95,15 @@ class Recipe:
             max_prompt_tokens=data.max_prompt_tokens,
         )
 
+    def sources(self) -> list[Source]:
+        """Everything that is read, each file as its set reads it."""
+        files = [part for part in self.data.evaluation_sets().values() if part.path is not None]
+        return [*self.data.train.all_sources(), *files]
+
     def inputs(self, cache: DataCache) -> dict[str, str]:
         """Hash of each source's content, by its path."""
-        paths = [source.path for source in self.data.train.all_sources()]
-        paths += [part.path for part in self.data.evaluation_sets().values() if part.path]
-        return {path: cache.fingerprint(path) for path in dict.fromkeys(paths)}
+        paths = dict.fromkeys(str(source.path) for source in self.sources())
+        return {path: cache.fingerprint(path) for path in paths}
 
     def key(self, cache: DataCache) -> str:
         """The same for recipes that give the same data."""

@@ -16,6 +16,8 @@ SHOWN = 3
 """Dropped examples that are kept for people, per reason."""
 CHARACTERS = 160
 """Of each of them."""
+MUCH_CONTAMINATED = 0.05
+"""Share of dropped examples from which it is warned that the search may be too eager."""
 MUCH_TRUNCATED = 0.01
 """Share of truncated examples from which it is warned."""
 
@@ -119,7 +121,8 @@ class SetReport:
     counts: dict[str, dict[str, int]]
     """Kept examples by label and value; `file` is a label too."""
     reported: dict[str, int]
-    """Examples that were found and kept all the same, by reason."""
+    """What was counted and dropped nothing: `contaminated` examples that were
+    kept, `evaluation items` that were looked for, those `not compared`."""
     quality: tuple[float, ...]
     """Lowest, mean and highest score; empty without scores."""
     tokens: Lengths | None
@@ -175,6 +178,13 @@ def _set(content: Mapping[str, Any]) -> SetReport:
 
 def _warnings(part: SetReport) -> list[str]:
     found = []
+    contaminated = part.dropped.get("contaminated", 0)
+    if contaminated > MUCH_CONTAMINATED * part.examples:
+        found.append(
+            f"warning: data.{part.name}: {contaminated} of {part.examples} examples were dropped "
+            "as holding an evaluation item; look at some with hpo data inspect --dropped, or "
+            "only count them with decontamination: {action: report}"
+        )
     for cut in part.tokens.truncation if part.tokens is not None else ():
         share = (cut.truncated + cut.dropped) / max(1, part.kept)
         if share > MUCH_TRUNCATED:
