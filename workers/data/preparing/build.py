@@ -22,9 +22,10 @@ import numpy as np
 
 from hpo.spec.errors import InputError
 from workers.data.example import Example, RowProblem
-from workers.data.preparing.assemble import Assembly, Part
+from workers.data.preparing.assemble import Assembly
 from workers.data.preparing.cache import DataCache
 from workers.data.preparing.gather import stopped
+from workers.data.preparing.parts import Part
 from workers.data.preparing.pool import InOrder
 from workers.data.preparing.prepared import ENCODED, KEPT, MANIFEST, REPEATS, REPORT, PreparedData
 from workers.data.preparing.progress import Progress, Say

@@ -12,7 +12,7 @@ from hpo.spec.data import DataSpec, EvaluationData, Quality, Source, WeightedSou
 from hpo.spec.space import SearchSpace
 from hpo.spec.study import StudySpec
 from workers.data.preparing.cache import DataCache, key_of
-from workers.data.preparing.gather import Reading
+from workers.data.preparing.chunks import Reading
 
 FORMAT = 2
 """Raised whenever prepared data would come out otherwise than before."""
