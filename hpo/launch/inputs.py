@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.launch.home import data_cache, home
-from hpo.spec.data import Source
 from hpo.spec.errors import DeviceError, InputError, OutputError
+from hpo.spec.sources import Source
 from hpo.spec.study import DEVICE, DEVICE_WORDS, StudySpec
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hpo.spec.base import NonNegativeInt, NotBoolean, PositiveInt, Strict, TwoOrMore
-from hpo.spec.data import Similarity
+from hpo.spec.cleaning import Similarity
 
 Text = Annotated[str, Field(min_length=1)]
 SmallShare = Annotated[float, Field(ge=0, lt=1), NotBoolean]

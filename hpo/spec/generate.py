@@ -18,8 +18,9 @@ from hpo.spec.base import (
     broken_rule,
 )
 from hpo.spec.checks import Checks, SmallShare, Text
-from hpo.spec.data import FieldOrText, FieldValue, Similarity
+from hpo.spec.cleaning import Similarity
 from hpo.spec.errors import InputError, SpecError
+from hpo.spec.sources import FieldOrText, FieldValue
 from hpo.spec.tree import read_tree, validate
 
 

@@ -10,8 +10,8 @@ from functools import partial
 from textwrap import shorten
 from typing import Protocol
 
-from hpo.spec.data import GenerationData
 from hpo.spec.errors import InputError
+from hpo.spec.sources import GenerationData
 from storage.checkpoints import Checkpoint, CheckpointError
 from storage.errors import LeaseLost
 from storage.records import EvaluationRequest

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from hpo.spec.data import Source
 from hpo.spec.generate import GenerateSpec
+from hpo.spec.sources import Source
 from workers.data.example import Turn
 from workers.data.reading.conversations import ROLES, text_of
 from workers.data.reading.fields import Row, describe, find, has, required, scalar, string, unusable

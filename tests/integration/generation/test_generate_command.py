@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from generation_lab import LONG, Ended, Generating
 
-from hpo.spec.data import WeightedSource
+from hpo.spec.sources import WeightedSource
 from workers.data.example import RowProblem, Turn
 from workers.data.reading.formats import RowFormat
 from workers.data.reading.rows import read_chunks

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hpo.spec.data import DataSpec, EvaluationData, TrainData
+from hpo.spec.data import DataSpec
+from hpo.spec.sources import EvaluationData, TrainData
 from workers.data.tokens.tokenizer import load_tokenizer
 from workers.tiny import make_model
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpo.spec import templates
-from hpo.spec.data import DataSpec, EvaluationData, TrainData
+from hpo.spec.data import DataSpec
+from hpo.spec.sources import EvaluationData, TrainData
 from workers.data.example import Example
 from workers.data.tokens.encoded import EncodedExample
 

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from hpo.spec.data import Cleaning
+from hpo.spec.cleaning import Cleaning
 from workers.data.cleaning.cleaner import Cleaner, Dropped, token_limit
 from workers.data.example import Example, Turn
 

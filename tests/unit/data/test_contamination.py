@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.spec.data import Decontamination
+from hpo.spec.cleaning import Decontamination
 from workers.data.cleaning.contamination import Hit, ItemIndex
 from workers.data.example import Example
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.spec.data import Decontamination
+from hpo.spec.cleaning import Decontamination
 from workers.data.cleaning import own_text
 from workers.data.cleaning.contamination import Hit, ItemIndex
 from workers.data.example import Example

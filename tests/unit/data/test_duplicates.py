@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hpo.spec.data import NearDuplicates
+from hpo.spec.cleaning import NearDuplicates
 from workers.data.cleaning import similar
 from workers.data.cleaning.duplicates import (
     exact_hash,

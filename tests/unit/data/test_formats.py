@@ -13,8 +13,8 @@ from bad_data import GOOD, BadFile, bad_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hpo.spec.data import Source, WeightedSource
 from hpo.spec.errors import InputError
+from hpo.spec.sources import Source, WeightedSource
 from workers.data.example import Example, RowProblem, Turn, UnusableRow
 from workers.data.reading.formats import RowFormat, resolved
 from workers.data.reading.rows import read_chunks

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.spec.data import ComputedQuality, FieldQuality
+from hpo.spec.cleaning import ComputedQuality, FieldQuality
 from workers.data.cleaning import quality
 from workers.data.cleaning.quality import agreement, code, completeness, length, score
 from workers.data.example import Example, UnusableRow

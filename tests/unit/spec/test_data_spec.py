@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hpo.spec.data import DataSpec, TrainData
+from hpo.spec.data import DataSpec
 from hpo.spec.errors import SpecError
 from hpo.spec.load import parse_study
+from hpo.spec.sources import TrainData
 from hpo.spec.space import SearchSpace
 
 STUDY = """\

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from hpo.spec.data import Cleaning
+from hpo.spec.cleaning import Cleaning
 from workers.data.cleaning import fences, text
 from workers.data.example import Example, Turn
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.spec.data import Decontamination
+from hpo.spec.cleaning import Decontamination
 from workers.data.cleaning.own_text import Part, Sought
 from workers.data.cleaning.words import Hashes, Ragged, WordMemo, ngrams, offsets_of, word_hashes
 from workers.data.example import Example

@@ -18,7 +18,7 @@ import numpy as np
 from datasketch import MinHash
 from numpy.typing import NDArray
 
-from hpo.spec.data import NearDuplicates
+from hpo.spec.cleaning import NearDuplicates
 from workers.data.cleaning import similar
 from workers.data.cleaning.fences import standardised
 from workers.data.cleaning.text import normalised

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpo.spec.data import Decontamination
+from hpo.spec.cleaning import Decontamination
 from workers.data.cleaning.words import Hashes, Ragged, ngrams, word_hashes
 from workers.data.example import Example
 

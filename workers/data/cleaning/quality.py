@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from hpo.spec.data import ComputedQuality, FieldQuality
+from hpo.spec.cleaning import ComputedQuality, FieldQuality
 from workers.data.cleaning import answers, fences
 from workers.data.example import Example, RowProblem, UnusableRow
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hpo.spec.data import EvaluationData, FewShot
+from hpo.spec.data import FewShot
 from hpo.spec.errors import InputError
+from hpo.spec.sources import EvaluationData
 from workers.data.example import Example
 from workers.data.preparing.chunks import Reading
 from workers.data.preparing.decontaminate import decontaminate

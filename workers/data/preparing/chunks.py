@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hpo.spec.data import Cleaning, Quality, WeightedSource
+from hpo.spec.cleaning import Cleaning, Quality
+from hpo.spec.sources import WeightedSource
 from workers.data.cleaning.cleaner import Cleaner, Dropped
 from workers.data.cleaning.duplicates import exact_hash, identity_hash, signatures
 from workers.data.cleaning.quality import score

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from hpo.spec.data import Decontamination
+from hpo.spec.cleaning import Decontamination
 from workers.data.cleaning.contamination import Hit, ItemIndex
 from workers.data.example import Example
 from workers.data.preparing.parts import Part

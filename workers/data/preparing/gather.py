@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hpo.spec.data import FieldQuality, WeightedSource
+from hpo.spec.cleaning import FieldQuality
 from hpo.spec.errors import InputError
+from hpo.spec.sources import WeightedSource
 from workers.data.cleaning.duplicates import first_of_equals, near_duplicates
 from workers.data.example import RowProblem
 from workers.data.preparing.chunks import (

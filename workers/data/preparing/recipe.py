@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hpo.spec import templates
-from hpo.spec.data import DataSpec, EvaluationData, Quality, Source, WeightedSource
+from hpo.spec.cleaning import Quality
+from hpo.spec.data import DataSpec
+from hpo.spec.sources import EvaluationData, Source, WeightedSource
 from hpo.spec.space import SearchSpace
 from hpo.spec.study import StudySpec
 from workers.data.preparing.cache import DataCache, key_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.spec import templates
-from hpo.spec.data import FieldValue, Source
 from hpo.spec.errors import InputError
+from hpo.spec.sources import FieldValue, Source
 from workers.data.example import Example, Turn
 from workers.data.reading.conversations import (
     Alpaca,
