@@ -18,7 +18,7 @@ quickstart: setup  ## run a whole study in a few minutes, no GPU and no download
 # vLLM changes its process for good (threads, random state): it gets one of its own.
 # The others wait for processes and databases much of their time, so three at once.
 test: setup check  ## style, types, import contracts and all tests
-	$(VENV)/bin/pytest -n 3 --dist loadfile -m "not engine"
+	$(VENV)/bin/pytest -n 3 --dist worksteal -m "not engine"
 	$(VENV)/bin/pytest -m engine
 
 test-fast: setup  ## the fast tests alone
