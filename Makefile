@@ -15,11 +15,11 @@ setup:  ## make the virtual environment, or bring it up to date
 quickstart: setup  ## run a whole study in a few minutes, no GPU and no download needed
 	$(VENV)/bin/hpo run quickstart
 
-# vLLM changes its process for good (threads, random state): it gets one of its own.
-# The others wait for processes and databases much of their time, so three at once.
+# vLLM changes its process for good (threads, random state): its tests have their own.
+# Tests wait for processes and databases much of their time, so several run at once.
 test: setup check  ## style, types, import contracts and all tests
 	$(VENV)/bin/pytest -n 3 --dist worksteal -m "not engine"
-	$(VENV)/bin/pytest -m engine
+	$(VENV)/bin/pytest -n 2 --dist worksteal -m engine
 
 test-fast: setup  ## the fast tests alone
 	$(VENV)/bin/pytest tests/unit
