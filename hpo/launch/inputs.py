@@ -59,17 +59,26 @@ def check_inputs(spec: StudySpec) -> DataReport:
     from workers.data.preparing.recipe import Recipe
 
     recipe = Recipe.of(spec)
-    checks: list[Callable[[], object]] = [partial(check_model, spec.model.path)]
-    checks += map(_begin, recipe.sources())
+    try:
+        check_model(spec.model.path)
+        return prepare(recipe, data_cache(), say=say).report
+    except InputError:
+        # Only now: what is prepared need not be opened again.
+        problems = _problems(partial(check_model, spec.model.path), *map(_begin, recipe.sources()))
+        if problems:
+            raise InputError("\n".join(problems)) from None
+        raise
+
+
+def _problems(*checks: Callable[[], object]) -> list[str]:
+    """What the checks that fail say, each once."""
     problems: dict[str, None] = {}
     for check in checks:
         try:
             check()
         except InputError as error:
             problems[str(error)] = None
-    if problems:
-        raise InputError("\n".join(problems))
-    return prepare(recipe, data_cache(), say=say).report
+    return list(problems)
 
 
 def _begin(source: Source) -> Callable[[], object]:

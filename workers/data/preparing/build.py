@@ -52,7 +52,7 @@ def prepare(
     """
     cache = DataCache(root)
     inputs = recipe.inputs(cache)
-    key = recipe.key(cache)
+    key = recipe.key(cache, inputs)
     if rebuild or _is_damaged(cache.place(key)):
         cache.forget(key)
 

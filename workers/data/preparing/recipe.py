@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -107,12 +108,12 @@ class Recipe:
         paths = dict.fromkeys(str(source.path) for source in self.sources())
         return {path: cache.fingerprint(path) for path in paths}
 
-    def key(self, cache: DataCache) -> str:
-        """The same for recipes that give the same data."""
+    def key(self, cache: DataCache, inputs: Mapping[str, str]) -> str:
+        """The same for recipes that give the same data of the same `inputs`."""
         content: dict[str, Any] = {
             "format": FORMAT,
             "data": self.data.model_dump(mode="json"),
-            "inputs": self.inputs(cache),
+            "inputs": inputs,
             "tokenizer": _tokenizer_content(self.tokenizer, cache),
             "completions": self.completions,
             "max_lengths": self.max_lengths,
