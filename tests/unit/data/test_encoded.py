@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.data.tokens.arrays import EncodedArrays, offsets
+from workers.data.offsets import offsets_of
+from workers.data.tokens.arrays import EncodedArrays
 from workers.data.tokens.encoded import EncodedExample, EncodedSet, EncodedWriter, lengths_of
 
 
@@ -110,7 +111,7 @@ def test_an_index_past_the_end_is_an_error() -> None:
 def test_a_million_examples_are_cut_in_less_than_a_second() -> None:
     count = 1_000_000
     lengths = np.random.default_rng(0).integers(20, 30, count)
-    ends = offsets(lengths)
+    ends = offsets_of(lengths)
     spans = np.stack([lengths // 2, lengths], axis=1).astype(np.int32)
     arrays = EncodedArrays(
         np.zeros(ends[-1], np.uint16),

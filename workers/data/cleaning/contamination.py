@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from hpo.spec.cleaning import Decontamination
 from workers.data.cleaning.own_text import Part, Sought
-from workers.data.cleaning.words import Hashes, Ragged, WordMemo, ngrams, offsets_of, word_hashes
+from workers.data.cleaning.words import Hashes, Ragged, WordMemo, ngrams, word_hashes
 from workers.data.example import Example
+from workers.data.offsets import offsets_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.data.cleaning.text import folded
+from workers.data.offsets import offsets_of
 
 Hashes = NDArray[np.uint64]
 
@@ -44,13 +45,6 @@ class Ragged:
     def row(self, index: int) -> Hashes:
         """One row."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
-
-
-def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where rows of these lengths begin and end, int64[n + 1]."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
 
 
 class WordMemo(dict[str, int]):

@@ -20,7 +20,7 @@ from workers.data.cleaning.duplicates import exact_hash, identity_hash, signatur
 from workers.data.cleaning.quality import score
 from workers.data.cleaning.text import joined
 from workers.data.example import Example, RowProblem, UnusableRow
-from workers.data.preparing.report import Losses, text_of
+from workers.data.preparing.report import Losses
 from workers.data.preparing.survey import TokenCounts
 from workers.data.reading.formats import RowFormat
 from workers.data.reading.rows import Chunk
@@ -127,7 +127,7 @@ class ChunkReader:
             cleaned = self.cleaner.clean(example) if self.cleaner is not None else example
             handled.made += 1
             if isinstance(cleaned, Dropped):
-                handled.lost.add(cleaned.step, where, cleaned.detail, text_of(example))
+                handled.lost.add(cleaned.step, where, cleaned.detail, joined(example, system=True))
             else:
                 yield self._scored(cleaned)
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from hpo.spec.cleaning import Decontamination
 from workers.data.cleaning.contamination import Hit, ItemIndex
+from workers.data.cleaning.text import joined
 from workers.data.example import Example
 from workers.data.preparing.parts import Part
 from workers.data.preparing.pool import InOrder
-from workers.data.preparing.report import text_of
 
 BATCH = 4096
 """Examples per task of the pool."""
@@ -48,7 +48,7 @@ def decontaminate(part: Part, evaluation: Sequence[Part], spec: Decontamination)
 def _everything(example: Example) -> str:
     """Whatever of an example a model may be shown."""
     shots = (text for pair in example.shots for text in pair)
-    return "\n".join((text_of(example), *example.fields.values(), *shots))
+    return "\n".join((joined(example, system=True), *example.fields.values(), *shots))
 
 
 @dataclass

@@ -22,6 +22,7 @@ from hpo.spec.cleaning import FieldQuality
 from hpo.spec.errors import InputError
 from hpo.spec.sources import WeightedSource
 from workers.data.cleaning.duplicates import first_of_equals, near_duplicates
+from workers.data.cleaning.text import joined
 from workers.data.example import RowProblem
 from workers.data.preparing.chunks import (
     HASH,
@@ -33,7 +34,7 @@ from workers.data.preparing.chunks import (
 )
 from workers.data.preparing.pool import InOrder
 from workers.data.preparing.progress import Progress
-from workers.data.preparing.report import Losses, text_of
+from workers.data.preparing.report import Losses
 from workers.data.preparing.store import ExampleWriter, StoredExamples
 from workers.data.preparing.survey import TokenCounts
 from workers.data.reading.formats import RowFormat
@@ -177,7 +178,7 @@ def drop(gathered: Gathered, step: str, because: npt.NDArray[np.int64], detail: 
     for index in gathered.lost.wanted(step, gone):
         example = examples[int(index)]
         blamed = examples[int(because[index])].where
-        gathered.lost.note(step, example.where, detail.format(blamed), text_of(example))
+        gathered.lost.note(step, example.where, detail.format(blamed), joined(example, system=True))
     gathered.lost.count(step, len(gone))
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hpo.spec.errors import InputError
+from workers.data.cleaning.text import joined
 from workers.data.example import Example, RowProblem
 from workers.data.preparing.gather import Flags, Gathered
-from workers.data.preparing.report import Losses, text_of
+from workers.data.preparing.report import Losses
 from workers.data.preparing.splits import Hashes, repeats
 
 
@@ -72,7 +73,7 @@ class Part:
         self.alive[gone] = False
         for index in self.lost.wanted(reason, gone):
             example = self.take(int(index))
-            self.lost.note(reason, example.where, detail(int(index)), text_of(example))
+            self.lost.note(reason, example.where, detail(int(index)), joined(example, system=True))
         self.lost.count(reason, len(gone))
 
     def refuse(self, place: int, problem: RowProblem) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from workers.data.example import Example
-
 SHOWN = 3
 """Dropped examples that are kept for people, per reason."""
 CHARACTERS = 160
@@ -193,11 +191,6 @@ def _warnings(part: SetReport) -> list[str]:
                 f"{cut.max_length} tokens and {cut.dropped} left out ({share:.1%})"
             )
     return found
-
-
-def text_of(example: Example) -> str:
-    """All turns of an example, one after the other."""
-    return "\n".join(turn.content for turn in example.turns)
 
 
 def lengths_of(

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.data.example import Example
+from workers.data.offsets import offsets_of
 
 LINES, OFFSETS = "examples.jsonl", "offsets.npy"
 Offsets = npt.NDArray[np.int64]
@@ -69,5 +70,5 @@ class ExampleWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._file.close()
         if kind is None:
-            lengths = np.concatenate([np.zeros(1, np.int64), *self._lengths])
-            np.save(self._folder / OFFSETS, np.cumsum(lengths))
+            lengths = np.concatenate([np.empty(0, np.int64), *self._lengths])
+            np.save(self._folder / OFFSETS, offsets_of(lengths))

@@ -74,12 +74,6 @@ def token_type(vocabulary: int) -> np.dtype[np.unsignedinteger[Any]]:
     return np.dtype(np.uint16 if vocabulary <= 1 << 16 else np.uint32)
 
 
-def offsets(lengths: npt.ArrayLike) -> Integers:
-    """Where each of some stretches begins, and where the last one ends."""
-    sums = np.cumsum(np.asarray(lengths, np.int64), dtype=np.int64)
-    return np.concatenate([np.zeros(1, np.int64), sums])
-
-
 def ranges(starts: Integers, lengths: Integers) -> Integers:
     """The numbers from each start on, as many as its length, end to end."""
     before = np.cumsum(lengths) - lengths

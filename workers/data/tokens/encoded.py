@@ -14,11 +14,11 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from workers.data.offsets import offsets_of
 from workers.data.tokens.arrays import (
     EncodedArrays,
     GrowingArray,
     Integers,
-    offsets,
     ranges,
     token_type,
 )
@@ -99,9 +99,9 @@ class EncodedSet(Sequence[EncodedExample]):
         flat = np.concatenate(tokens) if tokens else np.zeros(0, np.uint32)
         arrays = EncodedArrays(
             tokens=flat.astype(token_type(vocabulary)),
-            offsets=offsets([len(part) for part in tokens]),
+            offsets=offsets_of([len(part) for part in tokens]),
             spans=np.array(spans, np.int32).reshape(-1, 2),
-            span_offsets=offsets(counts),
+            span_offsets=offsets_of(counts),
             weights=np.array(weights, np.float32),
         )
         return EncodedSet(arrays)
@@ -197,9 +197,9 @@ class EncodedSet(Sequence[EncodedExample]):
             spans, counts = spans[some], np.bincount(owners[some], minlength=len(rows))
         return EncodedArrays(
             tokens=held.tokens[ranges(held.offsets[rows], lengths)],
-            offsets=offsets(lengths),
+            offsets=offsets_of(lengths),
             spans=spans,
-            span_offsets=offsets(counts),
+            span_offsets=offsets_of(counts),
             weights=held.weights[rows],
         )
 
@@ -214,7 +214,7 @@ class EncodedSet(Sequence[EncodedExample]):
         held = self._arrays
         ends = held.spans[:, 1] if limit is None else np.minimum(held.spans[:, 1], limit)
         counted = np.maximum(ends - np.maximum(held.spans[:, 0], 1), 0)
-        before = offsets(counted)
+        before = offsets_of(counted)
         return np.diff(before[held.span_offsets])
 
 

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from hpo.spec import templates
 from hpo.spec.data import DataSpec
 from workers.data.example import Example, RowProblem, UnusableRow
-from workers.data.tokens.arrays import EncodedArrays, offsets, token_type
+from workers.data.offsets import offsets_of
+from workers.data.tokens.arrays import EncodedArrays, token_type
 from workers.data.tokens.chat import ChatLayout
 from workers.data.tokens.encoded import EncodedExample, EncodedSet
 from workers.data.tokens.layout import ChatMLLayout, Layout, PlainLayout, Segment, TextLayout
@@ -116,9 +117,9 @@ class Encoder:
         return EncodedSet(
             EncodedArrays(
                 tokens=np.array(ids, self._token_type),
-                offsets=offsets(lengths),
+                offsets=offsets_of(lengths),
                 spans=np.array(spans, np.int32).reshape(-1, 2),
-                span_offsets=offsets(counts),
+                span_offsets=offsets_of(counts),
                 weights=np.array(weights, np.float32),
             )
         )
