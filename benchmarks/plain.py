@@ -39,8 +39,8 @@ from workers.data.tokens.encoded import EncodedExample
 from workers.data.tokens.tokenizer import load_tokenizer, pad_id
 from workers.evaluation.generation import engine_options
 from workers.evaluation.grading import Grader
-from workers.trial.model import AttachedModel
-from workers.trial.run import TrainingRun
+from workers.trial.loop.run import TrainingRun
+from workers.trial.model.reusable import AttachedModel
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ from benchmarks.report import ratio
 from hpo.spec.study import ModelSpec
 from hpo.spec.training import FullMethod
 from workers.tiny import make_model
-from workers.trial.model import ReusableModel
+from workers.trial.model.reusable import ReusableModel
 
 SIZES = ((64, 2), (256, 4), (1024, 8))
 """Hidden size and layers."""

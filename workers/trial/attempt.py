@@ -12,7 +12,7 @@ from workers.renewal import Renewer
 from workers.session import StudySession
 from workers.trial.evaluations import MOST_OPEN, Evaluations, attempt_folder
 from workers.trial.failures import Diverged
-from workers.trial.run import TrainingRun
+from workers.trial.loop.run import TrainingRun
 from workers.trial.tracking import Tracker
 
 logger = logging.getLogger(__name__)

@@ -30,9 +30,9 @@ from workers.stop import StopSignal
 from workers.trial.attempt import Attempt, renewer_of
 from workers.trial.evaluations import Evaluations
 from workers.trial.failures import BaseModelChanged, DoesNotFit, InvalidTrial
-from workers.trial.model import ReusableModel
+from workers.trial.loop.run import TrainingRun
+from workers.trial.model.reusable import ReusableModel
 from workers.trial.retention import clean_up, thin_out
-from workers.trial.run import TrainingRun
 from workers.trial.tracking import tracking
 
 logger = logging.getLogger(__name__)

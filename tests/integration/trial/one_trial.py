@@ -13,8 +13,8 @@ import torch
 from hpo.spec.study import ModelSpec
 from hpo.spec.training import TrainingConfig
 from workers.data.tokens.encoded import EncodedExample
-from workers.trial.model import ReusableModel
-from workers.trial.run import TrainingRun
+from workers.trial.loop.run import TrainingRun
+from workers.trial.model.reusable import ReusableModel
 
 
 def training_set() -> list[EncodedExample]:

@@ -17,7 +17,7 @@ import torch
 from hpo.spec.training import TrainingConfig
 from workers.tiny import make_model
 from workers.trial.failures import Diverged
-from workers.trial.model import ReusableModel
+from workers.trial.model.reusable import ReusableModel
 
 FULL: dict[str, Any] = {"type": "full"}
 SMALL: dict[str, Any] = {"type": "lora", "rank": 2, "alpha": 4, "target_modules": ["q_proj"]}

@@ -21,7 +21,7 @@ from storage.database import Database
 from storage.studies import Studies
 from workers.session import open_session
 from workers.stop import StopSignal
-from workers.trial.run import TrainingRun
+from workers.trial.loop.run import TrainingRun
 from workers.trial.tracking import NoTracker, tracking
 from workers.trial.worker import TrialWorker, WorkerStopped
 

@@ -10,7 +10,7 @@ from workers.data.tokens.encoded import EncodedExample
 from workers.tiny import make_model
 
 if TYPE_CHECKING:
-    from workers.trial.model import ReusableModel
+    from workers.trial.model.reusable import ReusableModel
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def reusable(base: Path) -> ReusableModel:
     import torch
 
     from hpo.spec.study import ModelSpec
-    from workers.trial.model import ReusableModel
+    from workers.trial.model.reusable import ReusableModel
 
     return ReusableModel.load(
         ModelSpec(path=str(base), dtype="float32"),

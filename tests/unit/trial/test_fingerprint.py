@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from workers.trial.fingerprint import fingerprint
+from workers.trial.model.fingerprint import fingerprint
 
 
 def model(dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -17,7 +17,7 @@ from workers.data.batches.loss import evaluation_loss
 from workers.data.tokens.encoded import EncodedExample
 from workers.tiny import make_model
 from workers.trial.failures import BaseModelChanged, InvalidTrial
-from workers.trial.model import AttachedModel, Kind, ReusableModel
+from workers.trial.model.reusable import AttachedModel, Kind, ReusableModel
 
 CPU = torch.device("cpu")
 FULL = FullMethod()

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from hpo.spec import training
-from workers.trial.optimizer import make_optimizer, make_schedule, total_steps, warmup_steps
+from workers.trial.loop.length import total_steps
+from workers.trial.optimizer.build import make_optimizer
+from workers.trial.optimizer.schedule import make_schedule, warmup_steps
 
 
 def named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -19,9 +19,9 @@ from workers.data.batches.collate import collate
 from workers.data.batches.loss import token_losses
 from workers.data.tokens.encoded import EncodedExample
 from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial
-from workers.trial.microbatch import MicroBatch
-from workers.trial.model import AttachedModel, ReusableModel
-from workers.trial.run import StepReport, TrainingRun
+from workers.trial.loop.microbatch import MicroBatch
+from workers.trial.loop.run import StepReport, TrainingRun
+from workers.trial.model.reusable import AttachedModel, ReusableModel
 
 CPU = torch.device("cpu")
 LORA: dict[str, Any] = {"type": "lora", "rank": 4, "alpha": 8, "dropout": 0.2}

@@ -27,12 +27,12 @@ from transformers import PreTrainedModel
 from hpo.spec.study import ModelSpec
 from hpo.spec.training import LoraMethod, Method
 from workers.data.batches.loss import check_loss
-from workers.trial.adapter import attach_adapter, save_adapter
 from workers.trial.failures import BaseModelChanged
-from workers.trial.fingerprint import fingerprint
-from workers.trial.loading import load_model
-from workers.trial.pristine import Structure, Values
-from workers.trial.served import save_model
+from workers.trial.model.adapter import attach_adapter, save_adapter
+from workers.trial.model.fingerprint import fingerprint
+from workers.trial.model.loading import load_model
+from workers.trial.model.pristine import Structure, Values
+from workers.trial.model.served import save_model
 
 Kind = Literal["full", "lora"]
 

@@ -18,10 +18,12 @@ from workers.data.batches.loss import token_losses
 from workers.data.batches.order import ExampleOrder
 from workers.data.tokens.encoded import EncodedExample
 from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial
-from workers.trial.microbatch import MicroBatch
-from workers.trial.model import AttachedModel, Kind
-from workers.trial.optimizer import make_optimizer, make_schedule, total_steps
-from workers.trial.randomness import RandomStreams
+from workers.trial.loop.length import total_steps
+from workers.trial.loop.microbatch import MicroBatch
+from workers.trial.loop.randomness import RandomStreams
+from workers.trial.model.reusable import AttachedModel, Kind
+from workers.trial.optimizer.build import make_optimizer
+from workers.trial.optimizer.schedule import make_schedule
 
 STATE_FILE = "training_state.pt"
 

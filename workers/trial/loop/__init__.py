@@ -1,0 +1,1 @@
+"""Training one trial, one optimizer step at a time."""

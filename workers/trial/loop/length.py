@@ -1,0 +1,18 @@
+"""How long a trial trains."""
+
+from __future__ import annotations
+
+import math
+
+from hpo.spec.training import TrainingConfig
+
+
+def total_steps(config: TrainingConfig, examples: int) -> int:
+    """Optimizer steps of a trial: the smallest of its limits, in whole batches."""
+    batch = config.effective_batch_size
+    limits = [
+        config.max_batches,
+        None if config.max_examples is None else math.ceil(config.max_examples / batch),
+        None if config.epochs is None else math.ceil(config.epochs * examples / batch),
+    ]
+    return min(limit for limit in limits if limit is not None)

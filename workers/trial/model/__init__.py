@@ -1,0 +1,1 @@
+"""The base model: loaded once, lent to one trial after another."""
