@@ -8,7 +8,7 @@ from statistics import median
 from pydantic import BaseModel
 
 from hpo.spec.study import StudySpec
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 
 
 class ReplayedTrial(BaseModel):

@@ -30,7 +30,7 @@ from vllm import LLM, SamplingParams
 from benchmarks.measured import Evaluation, Measured, Replay, ReplayedTrial, Switch
 from hpo.launch.home import HOME_VARIABLE
 from hpo.spec.study import StudySpec
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 from workers.data.batches.loss import evaluation_loss
 from workers.data.preparing.build import prepare
 from workers.data.preparing.recipe import Recipe

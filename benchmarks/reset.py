@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.report import ratio
 from hpo.spec.study import ModelSpec
-from hpo.spec.training import FullMethod
+from hpo.spec.training.method import FullMethod
 from workers.tiny import make_model
 from workers.trial.model.reusable import ReusableModel
 

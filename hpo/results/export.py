@@ -16,7 +16,7 @@ from hpo.results.snapshot import Snapshot, StudyView, TrialView
 from hpo.spec.errors import OutputError
 from hpo.spec.identity import input_paths
 from hpo.spec.space import Parameter, Scalar, SearchSpace
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 from storage.records import EvaluationRecord
 
 PACKAGES = (

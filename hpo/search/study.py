@@ -27,7 +27,7 @@ from hpo.spec import study as spec_types
 from hpo.spec.errors import StudyError
 from hpo.spec.space import Parameter, Scalar, SearchSpace
 from hpo.spec.study import StudySpec
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 
 FAILED = {Outcome.INVALID, Outcome.EVALUATION_FAILED, Outcome.BUG, Outcome.STOPPED}
 VIOLATED = {Outcome.DIVERGED, Outcome.DOES_NOT_FIT}

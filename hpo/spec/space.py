@@ -6,11 +6,13 @@
 
 A parameter is named by its dotted path below `training`. A choice whose
 options hold parameters of their own makes them conditional: they are named
-after the option (`method.lora.rank`) and exist only where it was drawn.
+after the option (`method.lora.rank`) and exist only where it was drawn. An
+option is called by its value or its type; a mapping beside null is called `on`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +21,7 @@ from pydantic import ValidationError
 
 from hpo.spec.errors import Problem
 from hpo.spec.problems import describe, known_keys
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 
 Scalar = str | int | float | bool | None
 RANGE_KEYS = ("low", "high", "log", "step")
@@ -103,11 +105,16 @@ class SearchSpace:
             found.update({parameter.name: parameter for parameter in seen})
         return list(found.values())
 
+    def configs(self) -> Iterator[TrainingConfig]:
+        """Plain configurations that take each end of each range and each option once."""
+        for tree, _ in self._corners():
+            yield TrainingConfig.model_validate(tree)
+
     def extremes(self, path: str) -> list[Any]:
         """The values a field takes at the corners of the space."""
         values: list[Any] = []
-        for tree, _ in self._corners():
-            value = _lookup(TrainingConfig.model_validate(tree), path)
+        for config in self.configs():
+            value = _lookup(config, path)
             if value not in values:
                 values.append(value)
         return values
@@ -123,12 +130,19 @@ class SearchSpace:
         Others stand at their first value meanwhile, except the options that
         a conditional parameter needs.
         """
+        for forced in self._forced():
+            seen: list[Parameter] = []
+            yield self._fill(_first_or(forced, seen)), seen
+
+    def _forced(self) -> Iterator[dict[str, Scalar]]:
+        """What stands, by name, where it is not the first value: at each corner once."""
         queue: list[dict[str, Scalar]] = [{}]
         tried: set[tuple[str, Scalar]] = set()
         while queue:
             forced = queue.pop(0)
+            yield forced
             seen: list[Parameter] = []
-            yield self._fill(_first_or(forced, seen)), seen
+            self._fill(_first_or(forced, seen))
             for parameter in seen:
                 for value in _ends(parameter.node):
                     if (parameter.name, value) not in tried and parameter.name not in forced:
@@ -136,18 +150,31 @@ class SearchSpace:
                         queue.append({**forced, parameter.name: value})
 
     def _probe(self, path: str) -> tuple[list[Problem], frozenset[str]]:
-        """Validate the corners; find out which ranges hold whole numbers."""
+        """Validate corners and pairs; find out which ranges hold whole numbers."""
         problems: dict[Problem, None] = {}
         integers: set[str] = set()
         for tree, seen in self._corners():
-            try:
-                config = TrainingConfig.model_validate(tree)
-            except ValidationError as error:
-                problems.update(dict.fromkeys(describe(error, TrainingConfig, tree, path)))
-                continue
-            integers |= {p.name for p in seen if isinstance(_lookup(config, p.path), int)}
+            config, found = _validated(tree, path)
+            problems.update(dict.fromkeys(found))
+            if config is not None:
+                integers |= {p.name for p in seen if isinstance(_lookup(config, p.path), int)}
+        whole = frozenset(integers)
         broken = list(problems) or self._uneven(integers, path)
-        return broken, frozenset(integers)
+        return broken or SearchSpace(self._tree, whole)._contradictions(path), whole
+
+    def _contradictions(self, path: str) -> list[Problem]:
+        """What two drawn values, each fine with the others' first values, do to each other."""
+        problems: dict[Problem, None] = {}
+        for tree in self._pairs():
+            problems.update(dict.fromkeys(_validated(tree, path)[1]))
+        return list(problems)
+
+    def _pairs(self) -> Iterator[dict[str, Any]]:
+        """Fillings that take each two ends or options of different parameters together."""
+        forced = list(self._forced())
+        for first, second in itertools.combinations(forced, 2):
+            if all(second.get(name, value) == value for name, value in first.items()):
+                yield self._fill(_first_or({**first, **second}, []))
 
     def _uneven(self, integers: set[str], path: str) -> list[Problem]:
         """Whole-number ranges need whole ends."""
@@ -156,6 +183,14 @@ class SearchSpace:
             for p in self.parameters()
             if p.name in integers and isinstance(p.node, Range) and not _whole(p.node)
         ]
+
+
+def _validated(tree: dict[str, Any], path: str) -> tuple[TrainingConfig | None, list[Problem]]:
+    """A filled tree as a configuration, or what is wrong with it."""
+    try:
+        return TrainingConfig.model_validate(tree), []
+    except ValidationError as error:
+        return None, describe(error, TrainingConfig, tree, path)
 
 
 def _told(found: Problem, problems: list[Problem]) -> bool:
@@ -278,4 +313,6 @@ def _label(option: Any, index: int, options: tuple[Any, ...]) -> Scalar:
         kinds = [other.get("type") for other in options if isinstance(other, Mapping)]
         if kinds.count(option["type"]) == 1:
             return str(option["type"])
+    if all(other is None for other in options if other is not option):
+        return "on"
     return f"option-{index}"

@@ -11,6 +11,7 @@ from hpo.spec.base import (
     NonNegativeFloat,
     NonNegativeInt,
     NotBoolean,
+    PositiveFloat,
     PositiveInt,
     Strict,
     TwoOrMore,
@@ -101,6 +102,8 @@ class EvaluationSpec(Strict):
     """Share of a GPU's memory that vLLM may use."""
     tokens_per_batch: PositiveInt = 8192
     """Padded tokens in one forward pass of the loss."""
+    batch_size: PositiveInt | None = None
+    """Most examples in one forward pass of the loss; as many as the tokens allow by default."""
 
 
 class TpeSampler(Strict):
@@ -181,6 +184,8 @@ class Tracking(Strict):
 
     wandb: WandbTracking | None = None
     """Off by default."""
+    log_every: PositiveInt = 10
+    """Optimizer steps between two points of the training curves."""
 
 
 def _device(value: str) -> str:
@@ -205,7 +210,17 @@ class Checkpoints(Strict):
     """What is left on disk."""
 
     keep: Literal["best", "all"] = "best"
-    """`best` keeps the checkpoint of the study's best trial."""
+    """`best` keeps the checkpoint of the study's best trial, `all` those of every
+    evaluation. A running trial's best is kept in any case: it is what the trial gives."""
+    keep_last: NonNegativeInt = 0
+    """With `best`, so many of the last evaluated checkpoints of each trial stay as well."""
+    total_limit: PositiveInt | None = None
+    """Most evaluated checkpoints of one trial, its best among them; the oldest go first."""
+    save_every: Every | None = None
+    """How often a trial's training state is saved, from which it goes on after an
+    interruption; at each evaluation by default."""
+    disk_budget_gib: PositiveFloat | None = None
+    """Most GiB of all checkpoints of the study; the oldest that nothing needs go first."""
 
 
 class StudySpec(Strict):

@@ -14,7 +14,7 @@ import pytest
 from running_study import RunningStudy, wait_until, wandb_history
 
 from hpo.results.snapshot import Snapshot
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 
 pytestmark = [pytest.mark.engine, pytest.mark.postgres, pytest.mark.slow]
 

@@ -16,7 +16,7 @@ from hpo.search.course import Ending, Outcome, Point
 from hpo.search.study import TrialAlreadyFinished
 from hpo.spec.errors import HpoError
 from hpo.spec.load import ladder_of
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 from storage.checkpoints import CheckpointError
 from storage.errors import LeaseLost
 from storage.trials import TrialLease

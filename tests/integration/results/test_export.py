@@ -15,7 +15,7 @@ from hpo.spec.errors import OutputError
 from hpo.spec.load import parse_study
 from hpo.spec.space import SearchSpace
 from hpo.spec.study import StudySpec
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 
 pytestmark = pytest.mark.postgres
 

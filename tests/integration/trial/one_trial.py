@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hpo.spec.study import ModelSpec
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 from workers.data.tokens.encoded import EncodedExample
 from workers.trial.loop.run import TrainingRun
 from workers.trial.model.reusable import ReusableModel

@@ -14,7 +14,7 @@ import one_trial
 import pytest
 import torch
 
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 from workers.tiny import make_model
 from workers.trial.failures import Diverged
 from workers.trial.model.reusable import ReusableModel

@@ -16,7 +16,7 @@ from hpo.search.course import Ending, Outcome
 from hpo.search.sampler import SeededPerTrial
 from hpo.search.study import StudySearch, TrialAlreadyFinished
 from hpo.spec.errors import StudyError
-from hpo.spec.training import FullMethod, LoraMethod
+from hpo.spec.training.method import FullMethod, LoraMethod
 
 PRUNER = "{type: asha, reduction_factor: 3, min_resource: 100}"
 MEDIAN = (PRUNER, "{type: median, min_resource: 100, startup_trials: 1}")

@@ -9,7 +9,7 @@ from study_text import edited, refused
 from hpo.spec.load import ladder_of, load_study, parse_study, preset_names, study_text
 from hpo.spec.space import Choices, Draw, Parameter, Scalar, SearchSpace
 from hpo.spec.study import AshaPruner, EarlyStopping, StudySpec, TpeSampler
-from hpo.spec.training import FullMethod, LoraMethod
+from hpo.spec.training.method import FullMethod, LoraMethod
 
 VARIABLES = {"HPO_HOME": "/home", "GSM8K": "/gsm8k"}
 PUBLISHED = """\

@@ -4,7 +4,8 @@ import pytest
 from study_text import BATCH, LEARNING_RATE, METHOD, edited, first, parsed, refused, space_of
 
 from hpo.spec.space import Choices, Parameter, Range, Scalar, SearchSpace
-from hpo.spec.training import FullMethod, LoraMethod, TrainingConfig
+from hpo.spec.training.config import TrainingConfig
+from hpo.spec.training.method import FullMethod, LoraMethod
 
 CONDITIONAL = """
 optimizer: {type: adamw, learning_rate: {low: 1.0e-5, high: 1.0e-3, log: true}}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from hpo.spec.errors import InputError
 from hpo.spec.study import ModelSpec
-from hpo.spec.training import FullMethod, LoraMethod, Method
+from hpo.spec.training.method import FullMethod, LoraMethod, Method
 from workers.data.batches.loss import evaluation_loss
 from workers.data.tokens.encoded import EncodedExample
 from workers.tiny import make_model

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from hpo.spec.study import ModelSpec
-from hpo.spec.training import LoraMethod, TrainingConfig
+from hpo.spec.training.config import TrainingConfig
+from hpo.spec.training.method import LoraMethod
 from workers.data.batches.collate import collate
 from workers.data.batches.loss import token_losses
 from workers.data.tokens.encoded import EncodedExample

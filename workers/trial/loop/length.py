@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 
 
 def total_steps(config: TrainingConfig, examples: int) -> int:

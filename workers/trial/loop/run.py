@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from hpo.spec.training import TrainingConfig
+from hpo.spec.training.config import TrainingConfig
 from workers.data.batches.collate import collate
 from workers.data.batches.loss import token_losses
 from workers.data.batches.order import ExampleOrder

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from hpo.spec.training import LoraMethod
+from hpo.spec.training.method import LoraMethod
 from workers.trial.failures import InvalidTrial
 
 
@@ -24,10 +24,11 @@ def attach_adapter(base: PreTrainedModel, method: LoraMethod, seed: int) -> Any:
     Raises InvalidTrial when a target is not a linear layer of the model.
     """
     _check_targets(base, method)
+    alpha = method.scale_alpha
     config = LoraConfig(
         r=method.rank,
         # peft and vLLM declare a whole number; both calculate with any.
-        lora_alpha=int(method.alpha) if method.alpha.is_integer() else method.alpha,
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,
         lora_dropout=method.dropout,
         target_modules=method.target_modules,
         task_type="CAUSAL_LM",

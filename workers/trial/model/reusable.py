@@ -25,7 +25,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hpo.spec.study import ModelSpec
-from hpo.spec.training import LoraMethod, Method
+from hpo.spec.training.method import LoraMethod, Method
 from workers.data.batches.loss import check_loss
 from workers.trial.failures import BaseModelChanged
 from workers.trial.model.adapter import attach_adapter, save_adapter

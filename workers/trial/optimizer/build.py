@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from hpo.spec import training
+from hpo.spec.training import optimizer as specs
 
 
-def make_optimizer(
-    spec: training.AdamW, trainable: Sequence[tuple[str, nn.Parameter]]
-) -> Optimizer:
+def make_optimizer(spec: specs.AdamW, trainable: Sequence[tuple[str, nn.Parameter]]) -> Optimizer:
     """AdamW with weight decay on matrices only; norms and biases are spared.
 
     The fused kernel works element by element, so it is deterministic, and it

@@ -1,0 +1,1 @@
+"""The training section of a study: what one trial trains with."""
