@@ -7,6 +7,7 @@ import os
 import torch
 
 from hpo.spec.errors import DeviceError
+from hpo.spec.training.devices import TrainingDevice
 
 
 def prepare_device(device: torch.device, memory_fraction: float | None) -> None:
@@ -23,6 +24,11 @@ def prepare_device(device: torch.device, memory_fraction: float | None) -> None:
             torch.cuda.set_per_process_memory_fraction(memory_fraction, device)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+
+
+def training_device(device: torch.device) -> TrainingDevice:
+    """What the rules for training options need to know of a device that is here."""
+    return TrainingDevice.here("cuda" if device.type == "cuda" else "cpu")
 
 
 def torch_device(name: str) -> torch.device:

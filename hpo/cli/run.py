@@ -97,18 +97,24 @@ def validate(
     Reads the inputs and the search space too.
     """
     from hpo.cli.show import spec_lines
+    from hpo.launch.devices import training_device
     from hpo.launch.home import variables
     from hpo.launch.inputs import check_device, check_inputs, check_model, make_inputs
     from hpo.results.data import data_lines
     from hpo.spec.identity import absolute_inputs
     from hpo.spec.load import load_study
+    from hpo.spec.rules import require_device
+    from hpo.spec.training.devices import TrainingDevice
 
     spec = load_study(study, variables())
-    make_inputs(study)
-    data = check_inputs(absolute_inputs(spec))
     if device is None:
         check_device(spec.devices.trial, "devices.trial")
         check_device(spec.devices.evaluation, "devices.evaluation")
+        require_device(spec, training_device(spec.devices.trial), study)
+    else:
+        require_device(spec, TrainingDevice(device), study)
+    make_inputs(study)
+    data = check_inputs(absolute_inputs(spec))
     found = [f"model: {check_model(spec.model.path)}", *data_lines(data.as_dict())]
     for line in [*spec_lines(spec), *found, *data.warnings(), "valid"]:
         print(local(line))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 from hpo.spec.errors import DeviceError
+from hpo.spec.training.devices import TrainingDevice
 
 CONTEXTS_FRACTION = 0.05
 """Share of a GPU for the CUDA contexts of two processes, which neither's limit counts."""
@@ -55,6 +56,11 @@ def _named(chosen: str, gpus: list[tuple[str, str]]) -> str | None:
         return chosen
     found = [name for uuid, name in gpus if chosen and uuid.startswith(chosen)]
     return found[0] if len(found) == 1 else None
+
+
+def training_device(name: str) -> TrainingDevice:
+    """The device of this machine that `auto`, `cpu`, `cuda` or `cuda:N` means for training."""
+    return TrainingDevice.here("cpu" if gpu_index(name) is None else "cuda")
 
 
 def gpu_index(device: str, *, last: bool = False) -> int | None:

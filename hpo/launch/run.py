@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.launch.crew import Crew, Display
-from hpo.launch.devices import trial_memory_fraction
+from hpo.launch.devices import training_device, trial_memory_fraction
 from hpo.launch.home import configured_url, database_url, home, variables
 from hpo.launch.inputs import check_device, check_inputs, check_output, make_inputs
 from hpo.launch.processes import Child, WorkerKind, dashboard, free_port, worker
@@ -17,6 +17,7 @@ from hpo.results.snapshot import Snapshot, StudyView
 from hpo.search.register import find, register
 from hpo.spec.identity import absolute_inputs
 from hpo.spec.load import load_study
+from hpo.spec.rules import require_device
 from hpo.spec.study import StudySpec
 from storage.database import Database
 from storage.studies import Studies
@@ -47,7 +48,10 @@ def prepare(study: str) -> tuple[StudySpec, DataReport]:
 
     Raises SpecError, StudyError or InputError.
     """
-    spec = load_study(study, variables())
+    return _with_inputs(study, load_study(study, variables()))
+
+
+def _with_inputs(study: str, spec: StudySpec) -> tuple[StudySpec, DataReport]:
     make_inputs(study)
     spec = absolute_inputs(spec)
     return spec, check_inputs(spec)
@@ -59,10 +63,11 @@ def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Pa
     Returns the last snapshot, the file with the results and whether the study
     is finished. Everything started here is stopped here.
     """
-    spec, data = prepare(study)
+    spec = load_study(study, variables())
     output = (options.output or Path("results") / spec.name).resolve()
     workers = _workers(spec, options, output)
     check_output(output)
+    spec, data = _with_inputs(study, spec)
     with database_url(options.database) as url, Database.open(url) as database:
         record, created = register(database, spec, home(), data.as_dict())
         Studies(database).resume(record.id)
@@ -80,8 +85,9 @@ def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Pa
 
 
 def _workers(spec: StudySpec, options: RunOptions, output: Path) -> dict[WorkerKind, Child]:
-    """A worker of each kind, not started yet. Raises DeviceError."""
+    """A worker of each kind, not started yet. Raises DeviceError or SpecError."""
     devices = _devices(spec, options)
+    require_device(spec, training_device(devices["trial"]), spec.name)
     fraction = trial_memory_fraction(
         devices["trial"], devices["evaluation"], spec.evaluation.gpu_memory_fraction
     )

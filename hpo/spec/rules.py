@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from hpo.spec.errors import Problem
+from hpo.spec.errors import Problem, SpecError
 from hpo.spec.space import SearchSpace
 from hpo.spec.study import StudySpec
+from hpo.spec.training.devices import TrainingDevice, device_problems
 
 
 def hoisted(tree: dict[str, Any]) -> dict[str, Any]:
@@ -35,9 +37,26 @@ def contradictions(spec: StudySpec, space: SearchSpace) -> Iterator[Problem]:
     fields = [field for field in space.extremes("completion") if field is not None]
     if fields:
         yield from _other_completions(spec, fields)
+    flash = "flash_attention_2" in space.extremes("compute.attention")
+    if flash and spec.model.dtype == "float32" and "auto" in space.extremes("compute.precision"):
+        allowed = "sdpa or eager, as flash attention knows no float32; or another model.dtype"
+        yield Problem("training.compute.attention", "'flash_attention_2'", allowed)
     if True in space.extremes("quality_weighting") and spec.data.quality is None:
         allowed = "a quality section, which training.quality_weighting needs"
         yield Problem("data.quality", "nothing", allowed)
+
+
+def require_device(spec: StudySpec, device: TrainingDevice, shown: str) -> None:
+    """Refuse a study that asks for what the training device has not.
+
+    `shown` names the study in the message. Raises SpecError.
+    """
+    problems: dict[Problem, None] = {}
+    for config in SearchSpace.of(spec.training).configs():
+        for found in device_problems(config, device):
+            problems[replace(found, path=f"training.{found.path}")] = None
+    if problems:
+        raise SpecError(shown, list(problems))
 
 
 def _other_completions(spec: StudySpec, fields: list[str]) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from hpo.search.course import Point
 from hpo.spec.study import StudySpec, WandbTracking
 from storage.studies import StudyRecord
-from workers.trial.loop.run import StepReport
+from workers.trial.loop.report import StepReport
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ import time
 import traceback
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
@@ -16,20 +17,23 @@ from hpo.search.course import Ending, Outcome, Point
 from hpo.search.study import TrialAlreadyFinished
 from hpo.spec.errors import HpoError
 from hpo.spec.load import ladder_of
+from hpo.spec.rules import require_device
 from hpo.spec.training.config import TrainingConfig
+from hpo.spec.training.features import ablated
 from storage.checkpoints import CheckpointError
 from storage.errors import LeaseLost
 from storage.trials import TrialLease
 from workers.data.preparing.prepared import PreparedData
 from workers.data.tokens.encoded import EncodedSet
 from workers.data.tokens.tokenizer import load_tokenizer, pad_id
-from workers.devices import prepare_device, torch_device
+from workers.devices import prepare_device, torch_device, training_device
 from workers.faults import is_environment_fault
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopSignal
 from workers.trial.attempt import Attempt, renewer_of
 from workers.trial.evaluations import Evaluations
 from workers.trial.failures import BaseModelChanged, DoesNotFit, InvalidTrial
+from workers.trial.loop.objective.code_blocks import CodeBlocks
 from workers.trial.loop.run import TrainingRun
 from workers.trial.model.reusable import ReusableModel
 from workers.trial.retention import clean_up, thin_out
@@ -55,6 +59,7 @@ def serve_trials(options: WorkerOptions, stop: StopSignal) -> None:
             return
         session.phase("loading the model")
         device = torch_device(options.device)
+        require_device(session.spec, training_device(device), options.study)
         prepare_device(device, options.memory_fraction)
         TrialWorker.load(session, device).run()
 
@@ -65,10 +70,11 @@ class TrialWorker:
 
     session: StudySession
     model: ReusableModel
-    pad_id: int
+    tokenizer: Any
     data: PreparedData
     device: torch.device
-    _cut: dict[tuple[str | None, int], EncodedSet] = field(default_factory=dict)
+    _blocks: CodeBlocks | None = None
+    _cut: dict[tuple[str | None, int, str], EncodedSet] = field(default_factory=dict)
     _bugs: int = 0
 
     @staticmethod
@@ -81,7 +87,7 @@ class TrialWorker:
         data = session.data()
         model = ReusableModel.load(spec.model, device=device, methods=session.search.methods())
         tokenizer = load_tokenizer(spec.model.path)
-        return TrialWorker(session, model, pad_id(tokenizer), data, device)
+        return TrialWorker(session, model, tokenizer, data, device)
 
     def run(self) -> None:
         """Take up trials until the study is over or stopped."""
@@ -145,7 +151,7 @@ class TrialWorker:
         if told is not None:
             return told
         try:
-            config = self.session.search.config(lease.trial_id)
+            config = ablated(self.session.search.config(lease.trial_id))
             ending = self._train(lease, config)
             self._bugs = 0
             return ending
@@ -166,7 +172,7 @@ class TrialWorker:
         renewer = renewer_of(session, lease)
         with ExitStack() as stack:
             with renewer.through():
-                attached = stack.enter_context(self.model.attach(config.method, seed=config.seed))
+                attached = stack.enter_context(self.model.attach(config))
                 tracker = stack.enter_context(
                     tracking(session.record, session.spec, lease.number, parameters)
                 )
@@ -174,9 +180,9 @@ class TrialWorker:
                 attached,
                 config,
                 self._examples(config),
-                pad_id=self.pad_id,
+                pad_id=pad_id(self.tokenizer),
                 device=self.device,
-                autocast_dtype=self.model.autocast_dtype,
+                code=self._code(config),
                 on_progress=renewer,
             )
             with renewer.through():
@@ -215,12 +221,20 @@ class TrialWorker:
             return
         run.load_state(checkpoint.directory)
 
+    def _code(self, config: TrainingConfig) -> CodeBlocks | None:
+        """Finds code blocks, where a trial's objective tells them apart."""
+        if config.regularisation.code_loss is None:
+            return None
+        if self._blocks is None:
+            self._blocks = CodeBlocks(self.tokenizer)
+        return self._blocks
+
     def _examples(self, config: TrainingConfig) -> EncodedSet:
         """What a trial trains on: one prepared set, cut once per length."""
-        key = (config.completion, config.max_length)
+        key = (config.completion, config.max_length, config.truncation)
         if key not in self._cut:
             whole = self.data.training(config.completion)
-            cut = whole.cut(config.max_length)
+            cut = whole.cut(config.max_length, drop=config.truncation == "drop")
             if cut.truncated or cut.dropped:
                 logger.warning(
                     "training set: %d of %d examples cut and %d left out at %d tokens",

@@ -6,6 +6,9 @@ from typing import Literal
 
 from hpo.spec.base import NonNegativeInt, PositiveInt, Strict
 
+MECHANICAL = {"micro_batch", "loader_workers", "pin_memory"}
+"""Fields that change how fast a trial is computed, and nothing else."""
+
 
 class Compute(Strict):
     """Precision, memory and speed of training. None of it changes what is minimised."""

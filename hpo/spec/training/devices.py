@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from hpo.spec.errors import Problem
@@ -21,6 +22,15 @@ class TrainingDevice:
     """Whether the package is there; true for a device that is only stated."""
     flash_attention: bool = True
     """Whether flash-attn is there; true for a device that is only stated."""
+
+    @staticmethod
+    def here(kind: Literal["cpu", "cuda"]) -> TrainingDevice:
+        """A device of this machine, with the packages that are installed."""
+        return TrainingDevice(
+            kind,
+            bitsandbytes=find_spec("bitsandbytes") is not None,
+            flash_attention=find_spec("flash_attn") is not None,
+        )
 
 
 def device_problems(config: TrainingConfig, device: TrainingDevice) -> Iterator[Problem]:

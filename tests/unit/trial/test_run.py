@@ -21,7 +21,8 @@ from workers.data.batches.loss import token_losses
 from workers.data.tokens.encoded import EncodedExample
 from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial
 from workers.trial.loop.microbatch import MicroBatch
-from workers.trial.loop.run import StepReport, TrainingRun
+from workers.trial.loop.report import StepReport
+from workers.trial.loop.run import TrainingRun
 from workers.trial.model.reusable import AttachedModel, ReusableModel
 
 CPU = torch.device("cpu")

@@ -1,12 +1,16 @@
-"""The largest micro-batch that fits; examples per step never change."""
+"""The largest micro-batch that fits; examples per step never change.
+
+A row is one example, or several side by side where they are packed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 
+from hpo.spec.training.config import TrainingConfig
 from workers.data.tokens.encoded import EncodedExample, lengths_of
 from workers.trial.failures import DoesNotFit
 
@@ -24,34 +28,28 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 class MicroBatch:
-    """Examples per forward pass, halved whenever the memory does not do."""
+    """Rows per forward pass, halved whenever the memory does not do."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     @classmethod
     def initial(
-        cls, effective: int, examples: Sequence[EncodedExample], device: torch.device
+        cls, config: TrainingConfig, examples: Sequence[EncodedExample], device: torch.device
     ) -> MicroBatch:
-        """As many of the longest examples as a device of this type should take."""
-        longest = int(lengths_of(examples).max())
+        """What is given, or as many of the longest rows as a device of this type should take."""
+        if config.compute.micro_batch is not None:
+            return cls(min(config.effective_batch_size, config.compute.micro_batch))
+        filled = config.packing or config.padding == "max-length"
+        longest = config.max_length if filled else int(lengths_of(examples).max())
         tokens = PADDED_TOKENS.get(device.type, PADDED_TOKENS["cpu"])
-        return cls(max(1, min(effective, tokens // longest)))
-
-    def split(self, examples: Sequence[EncodedExample]) -> Iterator[list[EncodedExample]]:
-        """A step's examples in micro-batches, long ones together and first.
-
-        Sorting saves padding, and what does not fit shows at once.
-        """
-        ordered = sorted(examples, key=lambda example: -len(example.input_ids))
-        for start in range(0, len(ordered), self.size):
-            yield ordered[start : start + self.size]
+        return cls(max(1, min(config.effective_batch_size, tokens // longest)))
 
     def fit(self, step: Callable[[], T], reset: Callable[[], None]) -> T:
         """Run a whole step, again with half the size when memory runs out.
 
         `reset` takes back what an unfinished step has done. Raises DoesNotFit
-        when a single example is too much.
+        when a single row is too much.
         """
         while True:
             try:

@@ -1,61 +1,47 @@
-"""Training one trial: the loop, and its state for resuming."""
+"""Training one trial: one optimizer step after another, and the state for resuming."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
+from hpo.spec.training.compute import MECHANICAL
 from hpo.spec.training.config import TrainingConfig
-from workers.data.batches.collate import collate
-from workers.data.batches.loss import token_losses
-from workers.data.batches.order import ExampleOrder
+from hpo.spec.training.features import Feature, ablated, active
+from workers.data.batches.feeder import Feeder
+from workers.data.batches.order import make_order
 from workers.data.tokens.encoded import EncodedExample
 from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial
+from workers.trial.loop.averages import Averages
+from workers.trial.loop.gradients import Gradients, GradientsOfStep
 from workers.trial.loop.length import total_steps
 from workers.trial.loop.microbatch import MicroBatch
+from workers.trial.loop.noise import add_gradient_noise
+from workers.trial.loop.objective.code_blocks import CodeBlocks
+from workers.trial.loop.objective.objective import Objective
 from workers.trial.loop.randomness import RandomStreams
+from workers.trial.loop.report import StepReport
 from workers.trial.model.reusable import AttachedModel, Kind
 from workers.trial.optimizer.build import make_optimizer
+from workers.trial.optimizer.groups import peak_rate
 from workers.trial.optimizer.schedule import make_schedule
 
 STATE_FILE = "training_state.pt"
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One optimizer step."""
-
-    step: int
-    """Optimizer steps so far, this one included."""
-    examples: int
-    """Training examples seen so far."""
-    loss: float
-    """Nats per counted token over the whole step, weighted by quality where that is trained on."""
-    tokens: int
-    """Counted tokens of the step."""
-    gradient_norm: float
-    """Before clipping."""
-    learning_rate: float
-    """The rate that this step was taken with."""
-    micro_batch: int
-    """Examples per forward pass."""
-    seconds: float
-    """Wall time of the step."""
 
 
 class TrainingRun:
     """One trial's training, one optimizer step at a time.
 
     A step either happens whole or, when it raises, not at all: weights,
-    moments, data order and random streams are then those of the step before.
-    All randomness depends on `config.seed` and stays inside the run.
+    moments, averages, data order and random streams are then those of the
+    step before. All randomness depends on the seeds and stays inside the run.
     """
 
     def __init__(
@@ -66,32 +52,42 @@ class TrainingRun:
         *,
         pad_id: int,
         device: torch.device,
-        autocast_dtype: torch.dtype | None,
+        code: CodeBlocks | None = None,
         on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare the first step; `on_progress` is called after each micro-batch.
 
-        Raises InvalidTrial when there is nothing to train on.
+        `code` finds code blocks, for the loss that tells them apart. Raises
+        InvalidTrial when there is nothing to train on.
         """
         if not examples:
             raise InvalidTrial(
                 f"training.max_length: given {config.max_length}, which leaves no completion in "
                 "any training example; allowed: more than the prompts have tokens"
             )
+        config = ablated(config)
         self._attached = attached
         self._config = config
         self._examples = examples
-        self._pad_id = pad_id
-        self._device = device
-        self._autocast_dtype = autocast_dtype
-        self._on_progress = on_progress
         self._step = 0
         self.total_steps = total_steps(config, len(examples))
-        self._order = ExampleOrder(len(examples), config.seed)
-        self._optimizer = make_optimizer(config.optimizer, attached.trainable)
+        self._order = make_order(config, examples, self.total_steps)
+        self._optimizer = make_optimizer(config, attached.trainable)
         self._schedule = make_schedule(config.schedule, self._optimizer, self.total_steps)
-        self._random = RandomStreams(config.seed, device)
-        self._micro_batch = MicroBatch.initial(config.effective_batch_size, examples, device)
+        seed = config.seed if config.seeds.dropout is None else config.seeds.dropout
+        self._random = RandomStreams(seed, device)
+        self._micro_batch = MicroBatch.initial(config, examples, device)
+        ema = config.regularisation.ema
+        self._averages = None if ema is None else Averages(ema, attached.trainable)
+        self._gradients = Gradients(
+            attached,
+            Feeder(config, pad_id=pad_id, device=device),
+            Objective(config, code),
+            self._random,
+            self._optimizer,
+            device,
+            on_progress,
+        )
 
     @property
     def kind(self) -> Kind:
@@ -109,8 +105,13 @@ class TrainingRun:
         return self._step * self._config.effective_batch_size
 
     @property
+    def epoch(self) -> float:
+        """Passes over the training set."""
+        return self.examples_seen / len(self._examples)
+
+    @property
     def micro_batch(self) -> int:
-        """Examples per forward pass: what was found to fit, not a hyperparameter."""
+        """Rows per forward pass: what was found to fit, not a hyperparameter."""
         return self._micro_batch.size
 
     @property
@@ -122,27 +123,32 @@ class TrainingRun:
         """Take one optimizer step over the effective batch.
 
         Raises Diverged, before the weights change, when loss or gradient is
-        not finite, and DoesNotFit when a single example is too much.
+        not finite, and DoesNotFit when a single row is too much.
         """
         if self.finished:
             raise RuntimeError(f"all {self.total_steps} steps have been taken")
         started = time.perf_counter()
-        examples = self._next_examples()
-        tokens = sum(example.counted for example in examples)
-        divisor = self._divisor(examples, tokens)
-        learning_rate = float(self._schedule.get_last_lr()[0])
+        features = active(self._config, self.epoch)
+        indices = self._order.batch(self._step)
+        examples = [self._examples[index] for index in indices]
+        learning_rate = peak_rate(self._optimizer)
         with self._random:
-            loss, norm = self._micro_batch.fit(
-                lambda: self._gradients(examples, divisor), self._take_back
+            found = self._micro_batch.fit(
+                lambda: self._gradients.of(examples, features, self._micro_batch.size),
+                self._gradients.take_back,
             )
-            self._require_finite(loss, norm, learning_rate)
-            self._update(norm)
+            self._require_finite(found, learning_rate)
+            self._update(found.norm, features)
+        if found.losses is not None:
+            self._order.observe(indices, found.losses)
         return StepReport(
             step=self._step,
             examples=self.examples_seen,
-            loss=loss,
-            tokens=tokens,
-            gradient_norm=norm.item(),
+            loss=found.loss,
+            objective=found.objective,
+            tokens=sum(example.counted for example in examples),
+            input_tokens=sum(len(example.input_ids) for example in examples),
+            gradient_norm=found.norm.item(),
             learning_rate=learning_rate,
             micro_batch=self.micro_batch,
             seconds=time.perf_counter() - started,
@@ -158,6 +164,9 @@ class TrainingRun:
             "optimizer": _host_copy(self._optimizer.state_dict()),
             "schedule": _host_copy(self._schedule.state_dict()),
             "random": self._random.state(),
+            "order": self._order.state(),
+            "averages": None if self._averages is None else self._averages.state(),
+            "scale": self._gradients.scale_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -176,6 +185,10 @@ class TrainingRun:
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._random.restore(state["random"])
+        self._order.restore(state["order"])
+        if self._averages is not None:
+            self._averages.restore(state["averages"])
+        self._gradients.restore_scale(state["scale"])
 
     def save_state(self, directory: Path) -> None:
         """Write the state into a folder, for `load_state`."""
@@ -186,69 +199,39 @@ class TrainingRun:
         self.restore(torch.load(directory / STATE_FILE, map_location="cpu", weights_only=True))
 
     def save_checkpoint(self, directory: Path) -> None:
-        """Write the weights as they are served."""
-        self._attached.save(directory)
+        """Write the weights as they are served: the averaged ones, once there are any."""
+        with self._served():
+            self._attached.save(directory)
 
-    def _next_examples(self) -> list[EncodedExample]:
-        self._order.position = self.examples_seen
-        indices = self._order.take(self._config.effective_batch_size)
-        return [self._examples[index] for index in indices]
+    @contextmanager
+    def _served(self) -> Iterator[None]:
+        if self._averages is None or not self._averages.started:
+            yield
+            return
+        with self._averages.applied():
+            yield
 
-    def _gradients(
-        self, examples: Sequence[EncodedExample], divisor: float
-    ) -> tuple[float, torch.Tensor]:
-        """Gradients of the step's loss, accumulated; loss and norm of the gradient."""
-        self._optimizer.zero_grad()
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
-        for part in self._micro_batch.split(examples):
-            total += self._backward(part, divisor)
-            self._on_progress()
-        gradients = [weight.grad for _, weight in self._attached.trainable]
-        norm = get_total_norm([gradient for gradient in gradients if gradient is not None])
-        return total.item() / divisor, norm
-
-    def _divisor(self, examples: Sequence[EncodedExample], tokens: int) -> float:
-        """What the step's summed loss is divided by: counted tokens, weighted where asked for.
-
-        A step whose examples all weigh nothing has no gradient, whatever it is divided by.
-        """
-        if not self._config.quality_weighting:
-            return tokens
-        return sum(example.weight * example.counted for example in examples) or 1.0
-
-    def _backward(self, examples: Sequence[EncodedExample], divisor: float) -> torch.Tensor:
-        """Add one micro-batch's share to the gradients; the sum of its token losses."""
-        batch = collate(examples, pad_id=self._pad_id, device=self._device)
-        with torch.autocast(
-            self._device.type,
-            dtype=self._autocast_dtype,
-            enabled=self._autocast_dtype is not None,
+    def _require_finite(self, found: GradientsOfStep, learning_rate: float) -> None:
+        for name, value in (
+            ("loss", found.loss),
+            ("objective", found.objective),
+            ("gradient norm", found.norm.item()),
         ):
-            losses, _ = token_losses(
-                self._attached.module, batch, weighted=self._config.quality_weighting
-            )
-        (losses / divisor).backward()  # type: ignore[no-untyped-call]
-        return losses.detach()
-
-    def _take_back(self) -> None:
-        """Undo a step that ran out of memory half-way."""
-        self._optimizer.zero_grad()
-        self._random.rewind()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _require_finite(self, loss: float, norm: torch.Tensor, learning_rate: float) -> None:
-        for name, value in (("loss", loss), ("gradient norm", norm.item())):
             if not math.isfinite(value):
                 raise Diverged(
                     f"{name} is {value} at step {self._step + 1} of {self.total_steps}, "
                     f"learning rate {learning_rate:.3g}"
                 )
 
-    def _update(self, norm: torch.Tensor) -> None:
+    def _update(self, norm: torch.Tensor, features: frozenset[Feature]) -> None:
+        weights = [weight for _, weight in self._attached.trainable]
         if self._config.gradient_clipping is not None:
-            weights = [weight for _, weight in self._attached.trainable]
             clip_grads_with_norm_(weights, self._config.gradient_clipping, norm)
+        noise = self._config.regularisation.gradient_noise
+        if noise is not None and "gradient_noise" in features:
+            # After clipping, which bounds what the data say, not the noise.
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            add_gradient_noise(gradients, noise, self._step)
         try:
             self._optimizer.step()
         except torch.OutOfMemoryError as error:
@@ -256,10 +239,13 @@ class TrainingRun:
             raise DoesNotFit(f"out of memory for the optimizer's moments: {reason}") from None
         self._schedule.step()
         self._optimizer.zero_grad()
+        if self._averages is not None and "ema" in features:
+            self._averages.update()
         self._step += 1
 
     def _identity(self) -> dict[str, Any]:
-        return {"config": self._config.model_dump_json(), "examples": len(self._examples)}
+        config = self._config.model_dump_json(exclude={"compute": MECHANICAL})
+        return {"config": config, "examples": len(self._examples)}
 
 
 def _host_copy(tree: Any) -> Any:
