@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from hpo.spec.errors import InputError
 from hpo.spec.study import StudySpec
+from hpo.spec.training.compute import MECHANICAL
 
 Inputs = TypeVar("Inputs", bound=BaseModel)
 """A study, or anything else with a data section and perhaps a model."""
@@ -42,7 +43,23 @@ def frozen(spec: StudySpec) -> dict[str, Any]:
     for name in ("prompt", "completion"):
         if content["data"]["train"][name] == name:
             content["data"]["train"][name] = None
+    found["training"] = _without_speed(content["training"])
     return found
+
+
+def _without_speed(training: Mapping[str, Any]) -> dict[str, Any]:
+    """A training section without what changes only how fast it is computed."""
+    compute = training.get("compute")
+    if not isinstance(compute, Mapping):
+        return dict(training)
+    kept = {
+        key: value
+        for key, value in compute.items()
+        # A range is part of the search space, whatever it is of.
+        if key not in MECHANICAL or isinstance(value, Mapping)
+    }
+    rest = {key: value for key, value in training.items() if key != "compute"}
+    return rest | ({"compute": kept} if kept else {})
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:

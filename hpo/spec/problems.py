@@ -41,7 +41,7 @@ def describe(
 
 
 def _problem(detail: ErrorDetails, model: type[BaseModel], given: Any, prefix: str) -> Problem:
-    keys = _keys(detail["loc"], given)
+    keys = _keys(detail["loc"], given, missing=detail["type"] == "missing")
     path = ".".join([prefix, *keys] if prefix else keys)
     kind = detail["type"]
     if kind == "extra_forbidden":
@@ -69,8 +69,11 @@ def _allowed(message: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _keys(location: Iterable[int | str], given: Any) -> list[str]:
-    """The keys of a location without the tags that pydantic adds for unions."""
+def _keys(location: Iterable[int | str], given: Any, *, missing: bool) -> list[str]:
+    """The keys of a location without the tags that pydantic adds for unions.
+
+    The last one stands in what was given, unless just that is `missing`.
+    """
     keys: list[str] = []
     parts = list(location)
     for index, part in enumerate(parts):
@@ -78,7 +81,7 @@ def _keys(location: Iterable[int | str], given: Any) -> list[str]:
         inside = inside or (isinstance(given, list) and isinstance(part, int))
         if inside:
             given = given[part]
-        elif index < len(parts) - 1 or not isinstance(given, Mapping):
+        elif not missing or index < len(parts) - 1:
             continue
         keys.append(str(part))
     return keys

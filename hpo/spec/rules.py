@@ -37,6 +37,9 @@ def contradictions(spec: StudySpec, space: SearchSpace) -> Iterator[Problem]:
     fields = [field for field in space.extremes("completion") if field is not None]
     if fields:
         yield from _other_completions(spec, fields)
+    if len(space.extremes("compute.micro_batch")) > 1:
+        allowed = "one number or nothing: it is a means, and gives the same loss whatever it is"
+        yield Problem("training.compute.micro_batch", "a range or choices", allowed)
     flash = "flash_attention_2" in space.extremes("compute.attention")
     if flash and spec.model.dtype == "float32" and "auto" in space.extremes("compute.precision"):
         allowed = "sdpa or eager, as flash attention knows no float32; or another model.dtype"
