@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hpo.spec.base import PositiveFloat, PositiveInt, Probability, Strict, broken_rule
+from hpo.spec.base import NotBoolean, PositiveFloat, PositiveInt, Probability, Strict, broken_rule
 
 DEFAULT_ALPHA = 32.0
 
@@ -41,7 +41,7 @@ class LoraMethod(Strict):
     """Scale by alpha / √rank (arXiv:2312.03732)."""
     dora: bool = False
     """Train magnitude and direction apart (arXiv:2402.09353)."""
-    plus_ratio: Annotated[PositiveFloat, Field(ge=1)] = 1.0
+    plus_ratio: Annotated[float, Field(ge=1), NotBoolean] = 1.0
     """Learning rate of the B matrices as a multiple of the A matrices' (LoRA+,
     arXiv:2402.12354)."""
     base: Literal["model", "4bit"] = "model"
