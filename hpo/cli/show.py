@@ -28,6 +28,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[str, int]] = {}
+        self._warned: set[str] = set()
         self._base_shown = False
 
     def note(self, text: str) -> None:
@@ -45,6 +46,10 @@ class Lines:
             if trial.attempts and self._seen.get(trial.number) != key:
                 self._seen[trial.number] = key
                 self.note(_event(trial, snapshot))
+        for line in warning_lines(snapshot):
+            if line not in self._warned:
+                self._warned.add(line)
+                self.note(line)
 
 
 class Screen:
@@ -84,6 +89,8 @@ def render(snapshot: Snapshot) -> RenderableType:
         for worker in snapshot.workers
     ]
     lines = [Text(line) for line in best_lines(snapshot)]
+    if any(trial.warnings for trial in snapshot.trials):
+        lines.append(Text(f"! warnings, told by: hpo study show {snapshot.name}", style="yellow"))
     return Group(head, *workers, _table(snapshot), *lines)
 
 
@@ -96,8 +103,9 @@ def _table(snapshot: Snapshot) -> Table:
         table.add_column(name)
     for trial in snapshot.trials:
         star = " *" if trial.number == snapshot.best else ""
+        mark = f" !{len(trial.warnings)}" if trial.warnings else ""
         table.add_row(
-            f"{trial.number}{star}",
+            f"{trial.number}{star}{mark}",
             Text(trial.state.lower(), style=STYLES.get(trial.state, "")),
             *(Text(number(trial.parameters.get(name))) for name in names),
             str(trial.step or ""),
@@ -133,6 +141,15 @@ def best_lines(snapshot: Snapshot) -> list[str]:
     if snapshot.best_test is not None:
         lines.append(f"test set: best trial {_scores(snapshot.best_test)}")
     return lines
+
+
+def warning_lines(snapshot: Snapshot) -> list[str]:
+    """What was noticed of the trials' health, a line for each."""
+    return [
+        f"trial {trial.number}, batch {warning['step']}: {warning['name']}: {warning['message']}"
+        for trial in snapshot.trials
+        for warning in trial.warnings
+    ]
 
 
 def spec_lines(spec: StudySpec) -> list[str]:

@@ -80,7 +80,7 @@ def show(study: Name, database: Database = None, json_output: Json = False) -> N
     """Show a study's specification, trials and verdicts."""
     from rich.console import Console
 
-    from hpo.cli.show import render, spec_lines
+    from hpo.cli.show import render, spec_lines, warning_lines
     from hpo.results.data import data_lines
     from hpo.results.snapshot import StudyView
     from hpo.search.register import find
@@ -97,6 +97,8 @@ def show(study: Name, database: Database = None, json_output: Json = False) -> N
     for line in data_lines(view.record.data) if view.record.data else ():
         console.print(local(line), markup=False, highlight=False)
     console.print(render(snapshot))
+    for line in warning_lines(snapshot):
+        console.print(line, markup=False, highlight=False)
 
 
 @app.command()

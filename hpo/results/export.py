@@ -136,6 +136,7 @@ def _best(view: StudyView, best: TrialView) -> dict[str, Any]:
         "parameters": best.parameters,
         **(_with_test(_scores(record.result) if record else None, view.final.winner()) or {}),
         "checkpoint": _checkpoint(view, record.checkpoint) if record else None,
+        "warnings": best.warnings,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -49,6 +49,8 @@ class TrialView:
     """Whether a worker is at it now."""
     started: datetime | None
     finished: datetime | None
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    """What was noticed of its health: each with `name`, `step` and `message`."""
 
     @property
     def seconds(self) -> float | None:
@@ -232,4 +234,5 @@ def _trial_view(
         held=bool(row and row.worker_id),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
+        warnings=list(attrs.get("warnings", [])),
     )

@@ -236,6 +236,14 @@ class StudySearch:
         trial = self.best_trial()
         return trial.user_attrs.get("best_checkpoint") if trial else None
 
+    def best_checkpoints(self) -> dict[int, str]:
+        """Addresses of the best checkpoints of the trials that have ended, by number."""
+        named = {
+            trial.number: trial.user_attrs.get("best_checkpoint")
+            for trial in self.study.get_trials(deepcopy=False)
+        }
+        return {number: address for number, address in named.items() if address is not None}
+
     def _describe(self, trial_id: int, ending: Ending) -> None:
         storage = self.study._storage
         facts: dict[str, object] = {"outcome": ending.outcome.value, "reason": ending.reason}

@@ -62,7 +62,7 @@ class Muon(_Common):
     """Momentum of the matrices' gradients."""
     nesterov: bool = True
     """Look one step ahead."""
-    newton_schulz_steps: PositiveInt = 5
+    newton_schulz_steps: Annotated[int, Field(gt=0, lt=100), NotBoolean] = 5
     """Iterations that make an update orthogonal."""
     adjustment: Literal["match-rms-adamw", "original"] = "match-rms-adamw"
     """How a matrix's shape enters its learning rate: so that one rate serves
