@@ -5,8 +5,9 @@
     ├── DoesNotFit      out of memory at the smallest micro-batch
     └── InvalidTrial    this configuration cannot be trained on this model
 
-`BaseModelChanged` is about the worker, not the trial: its model can no longer
-be trusted and the worker starts afresh.
+`StateOfAnotherRun` ends nothing: the trial starts anew. `BaseModelChanged` is
+about the worker, not the trial: its model can no longer be trusted and the
+worker starts afresh.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class DoesNotFit(TrialFailure):
 
 class InvalidTrial(TrialFailure):
     """This configuration cannot be trained on this model or data."""
+
+
+class StateOfAnotherRun(Exception):
+    """A saved training state does not fit the configuration, the data or this version."""
 
 
 class BaseModelChanged(Exception):

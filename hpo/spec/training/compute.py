@@ -16,7 +16,8 @@ class Compute(Strict):
     precision: Literal["auto", "bf16", "fp16", "fp32", "pure-bf16"] = "auto"
     """Float32 weights under bfloat16 or float16 autocast (with loss scaling, on
     a GPU) or without; `pure-bf16` trains bfloat16 weights with bfloat16 moments,
-    which lose small updates and remember large gradients. `auto` is fp32 where `model.dtype` is float32, else bf16."""
+    which lose small updates and remember large gradients. `auto` is fp32 where
+    `model.dtype` is float32, else bf16."""
     tf32: bool = False
     """Let a GPU round the factors of float32 products to 10 bits of mantissa."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"

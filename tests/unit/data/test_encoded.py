@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pickle
 import time
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,37 @@ def test_the_first_token_never_counts() -> None:
     assert EncodedExample((1, 2, 3), ((0, 3),)).counted == 2
     assert EncodedExample((1, 2, 3), ((0, 1), (2, 3))).counted == 1
     assert EncodedExample.completion_only((1, 2, 3), 0).counted == 2
+
+
+@given(SETS, st.none() | st.integers(1, 14), st.integers(1, 14))
+def test_dropping_leaves_out_what_is_too_long(
+    examples: list[EncodedExample], earlier: int | None, limit: int
+) -> None:
+    before = EncodedSet.of(examples).cut(earlier).examples
+    cut = before.cut(limit, drop=True)
+    assert list(cut.examples) == [one for one in before if one.length <= limit]
+    assert (cut.truncated, cut.dropped) == (0, len(before) - len(cut.examples))
+    assert cut.examples.lengths.max(initial=0) <= limit
+    assert list(before.cut(None, drop=True).examples) == list(before)
+
+
+def test_examples_are_values() -> None:
+    example = EncodedExample((1, 2, 3), ((1, 3),), 0.5)
+    stored = EncodedSet.of([example], 300)[0]
+    assert stored.tokens.dtype == np.uint16
+    assert stored == example == pickle.loads(pickle.dumps(stored))
+    assert {stored, example} == {example}
+    for other in (
+        EncodedExample((1, 2, 4), ((1, 3),), 0.5),
+        EncodedExample((1, 2, 3), ((2, 3),), 0.5),
+        EncodedExample((1, 2, 3), ((1, 3),)),
+        EncodedExample((1, 2), ((1, 3),), 0.5),
+    ):
+        assert other != example
+    assert example != (1, 2, 3)
+    assert (stored.input_ids, stored.length) == ((1, 2, 3), 3)
+    with pytest.raises(FrozenInstanceError):
+        example.weight = 1.0  # type: ignore[misc]
 
 
 def test_a_cut_keeps_at_least_one_learned_token() -> None:

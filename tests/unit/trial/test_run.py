@@ -19,10 +19,11 @@ from hpo.spec.training.method import LoraMethod
 from workers.data.batches.collate import collate
 from workers.data.batches.loss import token_losses
 from workers.data.tokens.encoded import EncodedExample
-from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial
+from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial, StateOfAnotherRun
 from workers.trial.loop.microbatch import MicroBatch
 from workers.trial.loop.report import StepReport
 from workers.trial.loop.run import TrainingRun
+from workers.trial.model.needs import ModelNeeds
 from workers.trial.model.reusable import AttachedModel, ReusableModel
 
 CPU = torch.device("cpu")
@@ -42,7 +43,7 @@ def configuration(**fields: Any) -> TrainingConfig:
 
 def load(folder: Path, dtype: Literal["float32", "bfloat16"] = "float32") -> ReusableModel:
     spec = ModelSpec(path=str(folder), dtype=dtype)
-    return ReusableModel.load(spec, device=CPU, methods=["full", "lora"])
+    return ReusableModel.load(spec, device=CPU, needs=ModelNeeds(frozenset({"full", "lora"})))
 
 
 def start(
@@ -51,7 +52,6 @@ def start(
     examples: list[EncodedExample],
     *,
     micro_batch: int | None = None,
-    autocast_dtype: torch.dtype | None = None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> TrainingRun:
     run = TrainingRun(
@@ -60,7 +60,6 @@ def start(
         examples,
         pad_id=257,
         device=CPU,
-        autocast_dtype=autocast_dtype,
         on_progress=on_progress,
     )
     if micro_batch is not None:
@@ -78,7 +77,7 @@ def finish(run: TrainingRun) -> list[StepReport]:
 def train(
     reusable: ReusableModel, config: TrainingConfig, examples: list[EncodedExample], **how: Any
 ) -> tuple[list[StepReport], dict[str, torch.Tensor]]:
-    with reusable.attach(config.method, seed=config.seed) as attached:
+    with reusable.attach(config) as attached:
         return finish(start(attached, config, examples, **how)), attached.state_dict()
 
 
@@ -126,7 +125,7 @@ def test_the_loss_of_a_step_is_over_all_its_tokens(
     reusable: ReusableModel, examples: list[EncodedExample]
 ) -> None:
     few = examples[:8]
-    with reusable.attach(configuration().method, seed=0) as attached:
+    with reusable.attach(configuration()) as attached:
         batch = collate(few, pad_id=0, device=CPU)
         total, counted = token_losses(attached.module, batch)
         (total / counted).backward()  # type: ignore[no-untyped-call]
@@ -145,11 +144,11 @@ def test_resumed_equals_uninterrupted(
     reusable = load(with_dropout(base, tmp_path / "base"))
     config = configuration(method=method, schedule={"type": "cosine", "warmup_ratio": 0.2})
     whole, weights = train(reusable, config, examples, micro_batch=3)
-    with reusable.attach(config.method, seed=config.seed) as attached:
+    with reusable.attach(config) as attached:
         run = start(attached, config, examples, micro_batch=3)
         head = [run.train_batch() for _ in range(3)]
         run.save_state(tmp_path)
-    with reusable.attach(config.method, seed=99) as attached:
+    with reusable.attach(config.model_copy(update={"seed": 99})) as attached:
         run = start(attached, config, examples)
         run.load_state(tmp_path)
         assert (run.step, run.examples_seen) == (3, 24)
@@ -168,7 +167,7 @@ def with_dropout(base: Path, folder: Path) -> Path:
 def values(reports: list[StepReport]) -> list[tuple[object, ...]]:
     """All of the reports but the time."""
     return [
-        (r.step, r.examples, r.loss, r.tokens, r.gradient_norm, r.learning_rate, r.micro_batch)
+        (r.step, r.examples, r.loss, r.objective, r.tokens, r.gradient_norm, r.learning_rate)
         for r in reports
     ]
 
@@ -177,7 +176,7 @@ def test_a_state_is_a_copy_and_stays_as_it_was(
     reusable: ReusableModel, examples: list[EncodedExample]
 ) -> None:
     config = configuration(method=LORA)
-    with reusable.attach(config.method, seed=1) as attached:
+    with reusable.attach(config) as attached:
         run = start(attached, config, examples)
         run.train_batch()
         state = run.state()
@@ -189,11 +188,11 @@ def test_a_state_is_a_copy_and_stays_as_it_was(
 def test_a_state_of_another_run_is_refused(
     reusable: ReusableModel, examples: list[EncodedExample]
 ) -> None:
-    with reusable.attach(configuration().method, seed=0) as attached:
+    with reusable.attach(configuration()) as attached:
         state = start(attached, configuration(), examples).state()
-        with pytest.raises(InvalidTrial, match="another run"):
+        with pytest.raises(StateOfAnotherRun, match="another run"):
             start(attached, configuration(), examples[:-1]).restore(state)
-        with pytest.raises(InvalidTrial, match="another run"):
+        with pytest.raises(StateOfAnotherRun, match="another run"):
             start(attached, configuration(seed=2), examples).restore(state)
 
 
@@ -253,23 +252,18 @@ def test_one_example_that_does_not_fit_ends_the_trial(
 
 
 def test_the_first_micro_batch_follows_the_longest_example() -> None:
-    def size(longest: int, effective: int) -> int:
+    def size(longest: int, effective: int, **fields: Any) -> int:
         few = [EncodedExample.completion_only(range(n), 1) for n in (2, longest)]
-        return MicroBatch.initial(effective, few, CPU).size
+        config = configuration(effective_batch_size=effective, **fields)
+        return MicroBatch.initial(config, few, CPU).size
 
     assert size(longest=10, effective=64) == 64
     assert size(longest=1024, effective=64) == 8
     assert size(longest=100_000, effective=64) == 1
-
-
-def test_examples_of_a_step_are_all_used_once_in_any_split(
-    examples: list[EncodedExample],
-) -> None:
-    for size in (1, 3, 7, 40, 64):
-        parts = list(MicroBatch(size).split(examples))
-        assert all(len(part) <= size for part in parts)
-        used = [example for part in parts for example in part]
-        assert sorted(used, key=repr) == sorted(examples, key=repr)
+    assert size(longest=10, effective=64, padding="max-length") == 8
+    assert size(longest=10, effective=64, packing=True, max_length=4096) == 2
+    assert size(longest=10, effective=64, compute={"micro_batch": 5}) == 5
+    assert size(longest=10, effective=4, compute={"micro_batch": 5}) == 4
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -277,7 +271,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial_before_the_step(
     reusable: ReusableModel, examples: list[EncodedExample], value: float
 ) -> None:
     config = configuration()
-    with reusable.attach(config.method, seed=0) as attached:
+    with reusable.attach(config) as attached:
         run = start(attached, config, examples)
         run.train_batch()
         with torch.no_grad():
@@ -295,7 +289,7 @@ def test_a_gradient_that_is_not_finite_ends_the_trial(
     reusable: ReusableModel, examples: list[EncodedExample]
 ) -> None:
     config = configuration()
-    with reusable.attach(config.method, seed=0) as attached:
+    with reusable.attach(config) as attached:
         run = start(attached, config, examples)
         _, weight = attached.trainable[0]
         weight.register_hook(lambda gradient: gradient * math.inf)
@@ -318,7 +312,7 @@ def test_a_step_that_is_interrupted_has_not_happened(
         if calls in (2, 9):
             raise InterruptedError
 
-    with reusable.attach(config.method, seed=config.seed) as attached:
+    with reusable.attach(config) as attached:
         run = start(attached, config, examples, micro_batch=3, on_progress=interrupt)
         reports = []
         while not run.finished:
@@ -350,7 +344,7 @@ def test_gradients_are_clipped(reusable: ReusableModel, examples: list[EncodedEx
 def test_randomness_stays_inside(reusable: ReusableModel, examples: list[EncodedExample]) -> None:
     config = configuration(method=LORA)
     expected, _ = train(reusable, config, examples)
-    with reusable.attach(config.method, seed=config.seed) as attached:
+    with reusable.attach(config) as attached:
         run = start(attached, config, examples)
         reports = []
         while not run.finished:
@@ -370,7 +364,7 @@ def test_small_updates_are_not_lost_under_bfloat16(
     """At 1e-6 a step is far below bfloat16's resolution of these weights."""
     reusable = load(base, "bfloat16")
     config = configuration(optimizer={"learning_rate": 1e-6}, schedule={"type": "constant"})
-    _, weights = train(reusable, config, examples, autocast_dtype=reusable.autocast_dtype)
+    _, weights = train(reusable, config, examples)
     name = "model.norm.weight"
     before = reusable.model.get_parameter(name)
     moved = (weights[name] - before).abs()
@@ -381,7 +375,7 @@ def test_small_updates_are_not_lost_under_bfloat16(
 
 def test_nothing_to_train_on_is_invalid(reusable: ReusableModel) -> None:
     with (
-        reusable.attach(configuration().method, seed=0) as attached,
+        reusable.attach(configuration()) as attached,
         pytest.raises(InvalidTrial, match=r"max_length: given 1024"),
     ):
         start(attached, configuration(), [])
@@ -390,7 +384,7 @@ def test_nothing_to_train_on_is_invalid(reusable: ReusableModel) -> None:
 def test_a_finished_run_takes_no_further_step(
     reusable: ReusableModel, examples: list[EncodedExample]
 ) -> None:
-    with reusable.attach(configuration().method, seed=0) as attached:
+    with reusable.attach(configuration()) as attached:
         run = start(attached, configuration(max_batches=1), examples)
         finish(run)
         with pytest.raises(RuntimeError, match="all 1 steps"):

@@ -49,6 +49,33 @@ class LossResult:
             return math.inf
 
 
+@dataclass(frozen=True)
+class Counted:
+    """The counted tokens of a batch, in the order of its rows."""
+
+    places: torch.Tensor
+    """int64 (counted,), where they stand in the flattened rows; the device is not asked."""
+    targets: torch.Tensor
+    """int64 (counted,), the tokens."""
+    weights: torch.Tensor
+    """float32 (counted,), the weights of their examples."""
+
+    @classmethod
+    def of(cls, batch: Batch) -> Counted:
+        """Of a batch, on its device."""
+        labels = batch.labels.flatten()
+        places = (labels != IGNORED).nonzero_static(size=batch.counted).squeeze(1)
+        return cls(places, labels[places], batch.weights.flatten()[places])
+
+    def states(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(counted, hidden size), the states at the tokens."""
+        return hidden.flatten(0, 1).index_select(0, self.places)
+
+    def predicting(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(counted, hidden size), the states one before, which predict the tokens."""
+        return hidden.flatten(0, 1).index_select(0, self.places - 1)
+
+
 def token_losses(
     model: nn.Module, batch: Batch, *, weighted: bool = False
 ) -> tuple[torch.Tensor, float]:
@@ -61,28 +88,62 @@ def token_losses(
     computed again in the backward pass where there are several.
     """
     causal = causal_model(model)
-    hidden = causal.base_model(
+    counted = Counted.of(batch)
+    states = counted.predicting(hidden_states(causal, batch))
+    (losses,) = in_chunks(cross_entropies, causal, states, counted.targets)
+    if weighted:
+        # Autocast would round the factors of a matrix product.
+        return (losses * counted.weights).sum(), batch.weighted
+    return losses.sum(), batch.counted
+
+
+def hidden_states(causal: Any, batch: Batch) -> torch.Tensor:
+    """(rows, longest, hidden size), what the output layer makes logits of."""
+    states: torch.Tensor = causal.base_model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
         use_cache=False,
     ).last_hidden_state
-    targets = batch.labels[:, 1:]
-    counted = targets != IGNORED
-    hidden, targets = hidden[:, :-1][counted], targets[counted]
-    weights = batch.weights[:, 1:][counted] if weighted else None
-    number = batch.weighted if weighted else batch.counted
-    chunk = max(1, LOGITS_PER_CHUNK // causal.config.get_text_config().vocab_size)
-    if len(targets) <= chunk:
-        return _chunk_loss(causal, hidden, targets, weights), number
-    total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-    for start in range(0, len(targets), chunk):
-        part = slice(start, start + chunk)
-        part_weights = None if weights is None else weights[part]
-        total = total + checkpoint(
-            _chunk_loss, causal, hidden[part], targets[part], part_weights, use_reentrant=False
+    return states
+
+
+def in_chunks(
+    function: Callable[..., tuple[torch.Tensor, ...]],
+    causal: Any,
+    *inputs: torch.Tensor,
+    logits: int = 1,
+) -> tuple[torch.Tensor, ...]:
+    """What `function(causal, *inputs)` gives, with so many logits at a time.
+
+    The function gives values token by token, as float32 (tokens,), of inputs
+    that begin with an axis of tokens. It may use `logits` logits per token and
+    word, and no randomness: several chunks are computed again in the backward
+    pass.
+    """
+    words = causal.config.get_text_config().vocab_size
+    chunk = max(1, LOGITS_PER_CHUNK // (words * logits))
+    count = len(inputs[0])
+    if count <= chunk:
+        return function(causal, *inputs)
+    parts = [
+        checkpoint(
+            function,
+            causal,
+            *(each[start : start + chunk] for each in inputs),
+            use_reentrant=False,
+            preserve_rng_state=False,
         )
-    return total, number
+        for start in range(0, count, chunk)
+    ]
+    return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+
+def cross_entropies(
+    causal: Any, states: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor]:
+    """Nats of each target, (tokens,), from states (tokens, hidden size)."""
+    return (cross_entropy(logits_of(causal, states), targets, reduction="none"),)
 
 
 @torch.no_grad()
@@ -145,7 +206,7 @@ def check_loss(model: nn.Module, device: torch.device) -> None:
     causal = causal_model(model)
     ids = torch.arange(8, device=device)[None]
     wanted = causal(input_ids=ids, use_cache=False).logits.float()
-    got = _logits(causal, causal.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    got = logits_of(causal, causal.base_model(input_ids=ids, use_cache=False).last_hidden_state)
     if got.shape != wanted.shape or (got - wanted).abs().max() > 1e-2 * wanted.abs().max():
         raise InputError(
             f"model.path: given a {type(causal).__name__}, which changes its logits after the "
@@ -153,16 +214,7 @@ def check_loss(model: nn.Module, device: torch.device) -> None:
         )
 
 
-def _chunk_loss(
-    causal: Any, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None
-) -> torch.Tensor:
-    logits = _logits(causal, hidden)
-    if weights is None:
-        return cross_entropy(logits, targets, reduction="sum")
-    return cross_entropy(logits, targets, reduction="none") @ weights
-
-
-def _logits(causal: Any, hidden: torch.Tensor) -> torch.Tensor:
+def logits_of(causal: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Float32 logits of hidden states of shape (..., hidden size)."""
     logits: torch.Tensor = causal.get_output_embeddings()(hidden).float()
     cap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,16 +27,27 @@ ROWS_AT_ONCE = 1 << 16
 """Rows that are copied at a time where a view is written."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, eq=False)
 class EncodedExample:
     """Token ids, and which of them are learned."""
 
-    input_ids: tuple[int, ...]
+    tokens: npt.NDArray[np.integer[Any]]
+    """Token ids, for reading only: those of a set stay where they are."""
     learned: tuple[tuple[int, int], ...]
     """Half-open spans of positions, sorted, disjoint and not empty. Position 0
     never counts, even inside a span: nothing stands before it to predict it."""
-    weight: float = 1.0
+    weight: float
     """Its quality, for training that weighs by it."""
+
+    def __init__(
+        self,
+        tokens: Sequence[int] | npt.NDArray[np.integer[Any]],
+        learned: tuple[tuple[int, int], ...],
+        weight: float = 1.0,
+    ) -> None:
+        held = tokens if isinstance(tokens, np.ndarray) else np.array(tokens, np.int64)
+        for name, value in (("tokens", held), ("learned", learned), ("weight", weight)):
+            object.__setattr__(self, name, value)
 
     @staticmethod
     def completion_only(
@@ -47,16 +58,35 @@ class EncodedExample:
         return EncodedExample(ids, ((prompt_length, len(ids)),), weight)
 
     @property
+    def input_ids(self) -> tuple[int, ...]:
+        """Token ids as plain numbers."""
+        return tuple(self.tokens.tolist())
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return len(self.tokens)
+
+    @property
     def counted(self) -> int:
         """Learned tokens, which the loss counts."""
         return sum(end - max(start, 1) for start, end in self.learned if end > 1)
 
     def cut(self, max_length: int | None) -> EncodedExample:
         """Without what lies past `max_length` tokens; maybe nothing learned is left."""
-        if max_length is None or len(self.input_ids) <= max_length:
+        if max_length is None or self.length <= max_length:
             return self
         spans = tuple((a, min(b, max_length)) for a, b in self.learned if a < max_length)
-        return EncodedExample(self.input_ids[:max_length], spans, self.weight)
+        return EncodedExample(self.tokens[:max_length], spans, self.weight)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EncodedExample):
+            return NotImplemented
+        rest = (self.learned, self.weight) == (other.learned, other.weight)
+        return rest and np.array_equal(self.tokens, other.tokens)
+
+    def __hash__(self) -> int:
+        return hash((self.input_ids, self.learned, self.weight))
 
 
 @dataclass(frozen=True)
@@ -68,7 +98,7 @@ class Cut:
     truncated: int
     """Examples that lost their end."""
     dropped: int
-    """Examples left out, as nothing learned is left of them."""
+    """Examples left out: too long where those are dropped, else with nothing learned left."""
 
 
 class EncodedSet(Sequence[EncodedExample]):
@@ -92,7 +122,7 @@ class EncodedSet(Sequence[EncodedExample]):
         counts: list[int] = []
         weights: list[float] = []
         for example in examples:
-            tokens.append(np.array(example.input_ids, np.uint32))
+            tokens.append(example.tokens.astype(np.uint32))
             spans += example.learned
             counts.append(len(example.learned))
             weights.append(example.weight)
@@ -134,7 +164,7 @@ class EncodedSet(Sequence[EncodedExample]):
         start, end = held.offsets[row : row + 2]
         first, last = held.span_offsets[row : row + 2]
         whole = EncodedExample(
-            tuple(held.tokens[start:end].tolist()),
+            held.tokens[start:end],
             tuple((a, b) for a, b in held.spans[first:last].tolist()),
             float(held.weights[row]),
         )
@@ -173,12 +203,17 @@ class EncodedSet(Sequence[EncodedExample]):
         rows = chosen if self._rows is None else self._rows[chosen]
         return EncodedSet(self._arrays, rows, self._limit)
 
-    def cut(self, max_length: int | None) -> Cut:
-        """A view of what lies within `max_length` tokens."""
+    def cut(self, max_length: int | None, *, drop: bool = False) -> Cut:
+        """A view of what lies within `max_length` tokens.
+
+        With `drop`, longer examples are left out whole instead of cut.
+        """
         lengths, limits = self.lengths, [self._limit, max_length]
         limit = min((each for each in limits if each is not None), default=None)
-        counted = self._of_rows(self._learned_before(limit))
-        kept = np.flatnonzero(counted)
+        wanted = self._of_rows(self._learned_before(limit)) > 0
+        if drop and max_length is not None:
+            wanted &= lengths <= max_length
+        kept = np.flatnonzero(wanted)
         rows = kept if self._rows is None else self._rows[kept]
         truncated = 0 if limit is None else int((lengths[kept] > limit).sum())
         return Cut(EncodedSet(self._arrays, rows, limit), truncated, len(self) - len(kept))
@@ -267,4 +302,11 @@ def lengths_of(examples: Sequence[EncodedExample]) -> Integers:
     """Tokens of each example, without building those of a set."""
     if isinstance(examples, EncodedSet):
         return examples.lengths
-    return np.fromiter((len(example.input_ids) for example in examples), np.int64, len(examples))
+    return np.fromiter((example.length for example in examples), np.int64, len(examples))
+
+
+def counted_of(examples: Sequence[EncodedExample]) -> Integers:
+    """Learned tokens of each example, without building those of a set."""
+    if isinstance(examples, EncodedSet):
+        return examples.counted
+    return np.fromiter((example.counted for example in examples), np.int64, len(examples))

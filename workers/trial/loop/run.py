@@ -18,7 +18,7 @@ from hpo.spec.training.features import Feature, ablated, active
 from workers.data.batches.feeder import Feeder
 from workers.data.batches.order import make_order
 from workers.data.tokens.encoded import EncodedExample
-from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial
+from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial, StateOfAnotherRun
 from workers.trial.loop.averages import Averages
 from workers.trial.loop.gradients import Gradients, GradientsOfStep
 from workers.trial.loop.length import total_steps
@@ -28,7 +28,8 @@ from workers.trial.loop.objective.code_blocks import CodeBlocks
 from workers.trial.loop.objective.objective import Objective
 from workers.trial.loop.randomness import RandomStreams
 from workers.trial.loop.report import StepReport
-from workers.trial.model.reusable import AttachedModel, Kind
+from workers.trial.model.needs import Kind
+from workers.trial.model.reusable import AttachedModel
 from workers.trial.optimizer.build import make_optimizer
 from workers.trial.optimizer.groups import peak_rate
 from workers.trial.optimizer.schedule import make_schedule
@@ -147,7 +148,7 @@ class TrainingRun:
             loss=found.loss,
             objective=found.objective,
             tokens=sum(example.counted for example in examples),
-            input_tokens=sum(len(example.input_ids) for example in examples),
+            input_tokens=sum(example.length for example in examples),
             gradient_norm=found.norm.item(),
             learning_rate=learning_rate,
             micro_batch=self.micro_batch,
@@ -172,12 +173,13 @@ class TrainingRun:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` gave, in a run with the same configuration.
 
-        Raises InvalidTrial when configuration or number of examples differ.
+        Raises StateOfAnotherRun, with nothing changed, when configuration or
+        number of examples differ.
         """
         if state["of"] != self._identity():
-            raise InvalidTrial(
-                f"the saved training state is of another run: given {state['of']}; "
-                f"allowed: {self._identity()}"
+            raise StateOfAnotherRun(
+                f"the saved training state is of another run: {state['of']}, "
+                f"where this one is {self._identity()}"
             )
         self._step = state["step"]
         self._micro_batch.size = state["micro_batch"]
