@@ -59,7 +59,8 @@ class TrainingRun:
         """Prepare the first step; `on_progress` is called after each micro-batch.
 
         `code` finds code blocks, for the loss that tells them apart. Raises
-        InvalidTrial when there is nothing to train on.
+        InvalidTrial when there is nothing to train on, or not what an option
+        needs.
         """
         if not examples:
             raise InvalidTrial(
@@ -80,10 +81,12 @@ class TrainingRun:
         self._micro_batch = MicroBatch.initial(config, examples, device)
         ema = config.regularisation.ema
         self._averages = None if ema is None else Averages(ema, attached.trainable)
+        objective = Objective(config, code)
+        objective.check(examples)
         self._gradients = Gradients(
             attached,
             Feeder(config, pad_id=pad_id, device=device),
-            Objective(config, code),
+            objective,
             self._random,
             self._optimizer,
             device,
