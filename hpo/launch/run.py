@@ -65,7 +65,7 @@ def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Pa
     """
     spec = load_study(study, variables())
     output = (options.output or Path("results") / spec.name).resolve()
-    workers = _workers(spec, options, output)
+    workers = _workers(study, spec, options, output)
     check_output(output)
     spec, data = _with_inputs(study, spec)
     with database_url(options.database) as url, Database.open(url) as database:
@@ -84,10 +84,12 @@ def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Pa
         return view.read(), output / RESULTS, finished
 
 
-def _workers(spec: StudySpec, options: RunOptions, output: Path) -> dict[WorkerKind, Child]:
+def _workers(
+    study: str, spec: StudySpec, options: RunOptions, output: Path
+) -> dict[WorkerKind, Child]:
     """A worker of each kind, not started yet. Raises DeviceError or SpecError."""
     devices = _devices(spec, options)
-    require_device(spec, training_device(devices["trial"]), spec.name)
+    require_device(spec, training_device(devices["trial"]), study)
     fraction = trial_memory_fraction(
         devices["trial"], devices["evaluation"], spec.evaluation.gpu_memory_fraction
     )
