@@ -40,7 +40,7 @@ from workers.data.tokens.tokenizer import load_tokenizer, pad_id
 from workers.evaluation.generation import engine_options
 from workers.evaluation.grading import Grader
 from workers.trial.loop.run import TrainingRun
-from workers.trial.model.reusable import AttachedModel
+from workers.trial.model.attached import AttachedModel
 
 CPU = torch.device("cpu")
 
@@ -102,12 +102,11 @@ class PlainStudy:
         model.train()
         named = list(model.named_parameters())
         return TrainingRun(
-            AttachedModel("full", model, model, named, torch.float32),
+            AttachedModel("full", model, model, model, named, torch.float32, None),
             config,
             self.data.train,
             pad_id=self.pad_id,
             device=CPU,
-            autocast_dtype=None,
         )
 
     def _evaluate(self, model: Any, number: int, step: int) -> Evaluation:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Literal, assert_never
+from typing import assert_never
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -28,6 +28,7 @@ from hpo.spec.errors import StudyError
 from hpo.spec.space import Parameter, Scalar, SearchSpace
 from hpo.spec.study import StudySpec
 from hpo.spec.training.config import TrainingConfig
+from hpo.spec.training.method import LoraMethod
 
 FAILED = {Outcome.INVALID, Outcome.EVALUATION_FAILED, Outcome.BUG, Outcome.STOPPED}
 VIOLATED = {Outcome.DIVERGED, Outcome.DOES_NOT_FIT}
@@ -97,18 +98,18 @@ class StudySearch:
         summaries = optuna.get_all_study_summaries(storage)
         return any(study.study_name == name and study.n_trials > 0 for study in summaries)
 
-    def methods(self) -> set[Literal["full", "lora"]]:
-        """The training methods that the space holds."""
-        return set(self._space.extremes("method.type"))
-
     def max_lengths(self) -> list[int]:
         """The token limits that the space holds."""
         return [int(length) for length in self._space.extremes("max_length")]
 
     def largest_rank(self) -> int | None:
-        """The largest LoRA rank of the space, None without LoRA."""
-        ranks = [rank for rank in self._space.extremes("method.rank") if rank is not None]
-        return max(ranks, default=None)
+        """The largest LoRA rank that is served; None where there is none, or all are merged."""
+        methods = [config.method for config in self._space.configs()]
+        adapters = [method for method in methods if isinstance(method, LoraMethod)]
+        # One that has to be merged is enough to have all of them merged.
+        if not all(method.served_as_adapter for method in adapters):
+            return None
+        return max((method.rank for method in adapters), default=None)
 
     def ask(self) -> tuple[int, int]:
         """Create a trial with all its parameters drawn; (Optuna's id, number)."""

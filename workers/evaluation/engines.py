@@ -68,6 +68,7 @@ class EvaluationEngines:
         `device` is the one that `prepare_environment` was given.
         `max_model_len` counts the tokens of a prompt and its answer.
         `lora_rank` is the largest rank of the search space, None without LoRA.
+        Full checkpoints are served in any case, merged adapters among them.
 
         Raises InputError for lengths or ranks that cannot be served.
         """
@@ -76,6 +77,10 @@ class EvaluationEngines:
             _refuse_too_long(model.path, max_model_len)
         rank = None if lora_rank is None else served_rank(lora_rank)
         likelihood = LikelihoodModel(model.path, model.dtype, torch.device(kind))
+        layout = None if rank is None else AdapterLayout.of(likelihood.model, rank)
+        if layout is not None and not layout.linear:
+            # vLLM refuses to be built with LoRA then; adapters come merged, as full checkpoints.
+            rank = layout = None
         engine = None
         if generation:
             # Not imported where no answers are generated: it takes seconds.
@@ -85,7 +90,6 @@ class EvaluationEngines:
                 model, evaluation, device=kind, max_model_len=max_model_len, max_lora_rank=rank
             )
             engine = GenerationEngine(options, tied=bool(likelihood.layout.tied))
-        layout = None if rank is None else AdapterLayout.of(likelihood.model, rank)
         padding = pad_id(load_tokenizer(model.path))
         return cls(likelihood, engine, adapters=layout, pad_id=padding)
 
@@ -137,10 +141,12 @@ class EvaluationEngines:
         examples: Sequence[EncodedExample],
         *,
         tokens_per_batch: int,
+        most: int | None = None,
         on_progress: Callable[[], None] | None = None,
     ) -> LossResult:
         """Cross-entropy summed over completion tokens, and their number.
 
+        `most` are the examples of one forward pass, where that is limited.
         This puts vLLM to sleep until the next weights: generate before it.
         """
         self._require_weights()
@@ -151,6 +157,7 @@ class EvaluationEngines:
                 examples,
                 pad_id=self._pad_id,
                 tokens_per_batch=tokens_per_batch,
+                most=most,
                 on_progress=on_progress,
             )
         finally:

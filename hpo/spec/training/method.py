@@ -69,6 +69,14 @@ class LoraMethod(Strict):
         return self
 
     @property
+    def served_as_adapter(self) -> bool:
+        """Whether vLLM takes such an adapter as it is; else it is merged to be scored.
+
+        vLLM's `PEFTHelper` refuses DoRA and trained biases; it knows rsLoRA.
+        """
+        return not self.dora and self.bias == "none"
+
+    @property
     def scale_alpha(self) -> float:
         """Alpha, however it was given."""
         if self.alpha_ratio is not None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
-from evaluation_lab import Answers, Lab, ask, closing
+from evaluation_lab import EXAMPLES, Answers, Lab, ask, closing
 
+from hpo.spec.study import ModelSpec
+from hpo.spec.training.config import TrainingConfig
 from storage.checkpoints import Checkpoint, CheckpointError
+from workers.data.batches.loss import evaluation_loss
 from workers.evaluation.adapters import SERVED_RANKS
 from workers.evaluation.engines import EvaluationEngines
+from workers.tiny import make_tokenizer
+from workers.trial.model.needs import ModelNeeds
+from workers.trial.model.reusable import ReusableModel
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -81,6 +88,79 @@ def test_adapter_needs_a_study_that_searches_lora(lab: Lab, adapters: list[Check
         pytest.raises(CheckpointError, match="the study searches no LoRA"),
     ):
         engines.load_weights(adapters[0])
+
+
+def test_an_adapter_that_the_trial_merged_is_served(lab: Lab, engines: EvaluationEngines) -> None:
+    """As a full checkpoint, in a study of LoRA alone."""
+    checkpoint, loss = _trained(lab.base, lab, {"rank": 4, "dora": True, "bias": "all"})
+    base = _answers(engines, None)
+    told = _answers(engines, checkpoint)
+    assert told.loss == pytest.approx(loss, abs=1e-4)
+    assert told.tokens != base.tokens
+    assert _answers(engines, None) == base
+
+
+def test_adapters_of_a_model_that_vllm_adapts_not_are_served_merged(
+    lab: Lab, tmp_path: Path
+) -> None:
+    folder = _gpt2(tmp_path)
+    checkpoint, loss = _trained(folder, lab, {"rank": 4})
+    with closing(lab.engines(folder, lora_rank=4)) as engines:
+        base = _answers(engines, None)
+        told = _answers(engines, checkpoint)
+        assert told.loss == pytest.approx(loss, abs=1e-4)
+        assert told.tokens != base.tokens
+        assert _answers(engines, None) == base
+
+
+def _gpt2(folder: Path) -> Path:
+    """A random GPT-2, whose linear layers are of another class, with large weights."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    size: dict[str, Any] = {"n_embd": 64, "n_layer": 2, "n_head": 2}
+    vocabulary = make_tokenizer(folder)
+    config = GPT2Config(
+        **size, vocab_size=vocabulary, n_positions=256, bos_token_id=256, eos_token_id=256
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model: Any = GPT2LMHeadModel(config)  # type: ignore[no-untyped-call]
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _trained(folder: Path, lab: Lab, method: dict[str, Any]) -> tuple[Checkpoint, float]:
+    """A checkpoint as the trial worker writes it, and the loss that the trial would have."""
+    import torch
+
+    config = TrainingConfig.model_validate(
+        {
+            "method": {"type": "lora", **method},
+            "optimizer": {"learning_rate": 1e-3},
+            "effective_batch_size": 1,
+            "max_batches": 1,
+        }
+    )
+    reusable = ReusableModel.load(
+        ModelSpec(path=str(folder), dtype="float32"),
+        device=torch.device("cpu"),
+        needs=ModelNeeds.of([config]),
+    )
+    generator = torch.Generator().manual_seed(5)
+    with reusable.attach(config) as attached, torch.no_grad():
+        for _, weight in attached.trainable:
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.1)
+        loss = evaluation_loss(
+            attached.module, EXAMPLES, pad_id=0, tokens_per_batch=64, device=reusable.device
+        )
+        assert attached.kind == "full"
+        name = f"merged-{folder.name}"
+        lab.store.write(name, attached.save, kind=attached.kind, step=1, examples=1)
+    return lab.store.open(name), loss.mean
 
 
 def _answers(engines: EvaluationEngines, checkpoint: Checkpoint | None) -> Answers:

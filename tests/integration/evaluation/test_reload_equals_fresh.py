@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("tied", "dtype"),
+    [
+        (True, "float32"),
+        (False, "bfloat16"),
+        pytest.param(True, "bfloat16", marks=pytest.mark.exhaustive),
+        pytest.param(False, "float32", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_reload_equals_a_fresh_engine(tmp_path: Path, tied: bool, dtype: Dtype) -> None:
     lab = Lab(tmp_path, tied=tied, dtype=dtype)
     one, two = lab.full(11), lab.full(12)

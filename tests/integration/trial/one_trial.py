@@ -14,6 +14,7 @@ from hpo.spec.study import ModelSpec
 from hpo.spec.training.config import TrainingConfig
 from workers.data.tokens.encoded import EncodedExample
 from workers.trial.loop.run import TrainingRun
+from workers.trial.model.needs import ModelNeeds
 from workers.trial.model.reusable import ReusableModel
 
 
@@ -27,9 +28,10 @@ def training_set() -> list[EncodedExample]:
     ]
 
 
-def load(folder: Path, dtype: Any, methods: list[Any]) -> ReusableModel:
+def load(folder: Path, dtype: Any, configs: list[TrainingConfig]) -> ReusableModel:
+    """A model for trials of these configurations."""
     spec = ModelSpec(path=str(folder), dtype=dtype)
-    return ReusableModel.load(spec, device=torch.device("cpu"), methods=methods)
+    return ReusableModel.load(spec, device=torch.device("cpu"), needs=ModelNeeds.of(configs))
 
 
 def begin(reusable: ReusableModel, attached: Any, config: TrainingConfig) -> TrainingRun:
@@ -39,13 +41,12 @@ def begin(reusable: ReusableModel, attached: Any, config: TrainingConfig) -> Tra
         training_set(),
         pad_id=257,
         device=torch.device("cpu"),
-        autocast_dtype=reusable.autocast_dtype,
     )
 
 
 def trajectory(reusable: ReusableModel, config: TrainingConfig) -> list[str]:
     """Loss and gradient norm of every step, to the last bit."""
-    with reusable.attach(config.method, seed=config.seed) as attached:
+    with reusable.attach(config) as attached:
         run = begin(reusable, attached, config)
         reports = [run.train_batch() for _ in range(run.total_steps)]
     return [f"{report.loss.hex()} {report.gradient_norm.hex()}" for report in reports]
@@ -54,8 +55,8 @@ def trajectory(reusable: ReusableModel, config: TrainingConfig) -> list[str]:
 def main() -> None:
     request = json.load(sys.stdin)
     torch.set_num_threads(1)
-    reusable = load(Path(request["folder"]), request["dtype"], request["methods"])
     config = TrainingConfig.model_validate(request["config"])
+    reusable = load(Path(request["folder"]), request["dtype"], [config])
     print(json.dumps(trajectory(reusable, config)))
 
 

@@ -1,4 +1,7 @@
-"""A trial after five others is the same trial in a fresh process, bit for bit."""
+"""A trial after five others is the same trial in a fresh process, bit for bit.
+
+Whatever the others were: the fresh process is made for the one trial alone.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,15 @@ OTHER: dict[str, Any] = {
     "alpha": 3,
     "target_modules": ["up_proj", "v_proj"],
 }
+DORA: dict[str, Any] = {"type": "lora", "rank": 4, "dora": True, "target_modules": "attention"}
+BIASED: dict[str, Any] = {"type": "lora", "rank": 4, "bias": "all", "rslora": True, "dropout": 0.1}
+
+COMPUTE: list[dict[str, Any]] = [
+    {"precision": "pure-bf16"},
+    {"precision": "fp32", "attention": "eager"},
+    {"gradient_checkpointing": True, "deterministic": True},
+]
+"""What the trials before compute with, in turn."""
 
 
 def configuration(method: dict[str, Any], **fields: Any) -> TrainingConfig:
@@ -59,13 +71,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def fresh(folder: Path, dtype: str, methods: list[str], config: TrainingConfig) -> list[str]:
-    request = {
-        "folder": str(folder),
-        "dtype": dtype,
-        "methods": methods,
-        "config": config.model_dump(),
-    }
+def fresh(folder: Path, dtype: str, config: TrainingConfig) -> list[str]:
+    request = {"folder": str(folder), "dtype": dtype, "config": config.model_dump()}
     done = subprocess.run(
         [sys.executable, one_trial.__file__],
         input=json.dumps(request),
@@ -79,13 +86,13 @@ def fresh(folder: Path, dtype: str, methods: list[str], config: TrainingConfig) 
 
 
 def interrupted(reusable: ReusableModel, config: TrainingConfig) -> None:
-    with reusable.attach(config.method, seed=config.seed) as attached:
+    with reusable.attach(config) as attached:
         one_trial.begin(reusable, attached, config).train_batch()
         raise InterruptedError
 
 
 def diverging(reusable: ReusableModel, config: TrainingConfig) -> None:
-    with reusable.attach(config.method, seed=config.seed) as attached:
+    with reusable.attach(config) as attached:
         run = one_trial.begin(reusable, attached, config)
         run.train_batch()
         with torch.no_grad():
@@ -94,35 +101,53 @@ def diverging(reusable: ReusableModel, config: TrainingConfig) -> None:
             run.train_batch()
 
 
-def wear(reusable: ReusableModel, methods: list[dict[str, Any]]) -> None:
+def wear(reusable: ReusableModel, configs: list[TrainingConfig]) -> None:
     """Five trials: three whole ones, one that raised midway, one with NaN."""
-    for seed, method in enumerate(methods):
-        one_trial.trajectory(reusable, configuration(method, seed=seed + 10))
+    for config in configs:
+        one_trial.trajectory(reusable, config)
+        reusable.verify()
     with pytest.raises(InterruptedError):
-        interrupted(reusable, configuration(methods[0]))
-    diverging(reusable, configuration(methods[-1]))
+        interrupted(reusable, configs[0])
+    diverging(reusable, configs[-1])
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
-    ("dtype", "method", "before"),
+    ("dtype", "method", "compute", "before"),
     [
-        ("float32", FULL, [FULL, FULL, FULL]),
-        ("float32", LARGE, [LARGE, LARGE, LARGE]),
-        ("float32", LARGE, [SMALL, FULL, OTHER]),
-        ("bfloat16", FULL, [FULL, LARGE, SMALL]),
-        ("bfloat16", LARGE, [SMALL, FULL, OTHER]),
+        ("float32", FULL, {}, [FULL, FULL, FULL]),
+        ("float32", LARGE, {}, [SMALL, FULL, OTHER]),
+        ("float32", DORA, {"gradient_checkpointing": True}, [BIASED, FULL, DORA]),
+        ("bfloat16", FULL, {}, [DORA, LARGE, BIASED]),
+        ("bfloat16", FULL, {"precision": "pure-bf16"}, [FULL, LARGE, FULL]),
+        ("bfloat16", LARGE, {"attention": "eager"}, [SMALL, FULL, OTHER]),
+        ("bfloat16", BIASED, {"precision": "fp32"}, [FULL, BIASED, DORA]),
     ],
-    ids=["full", "lora", "lora-after-both", "full-after-both-bfloat16", "lora-after-both-bfloat16"],
+    ids=[
+        "full",
+        "lora-after-both",
+        "dora-after-all",
+        "full-after-lora-bfloat16",
+        "full-in-bfloat16",
+        "lora-after-both-bfloat16",
+        "biases-after-all-bfloat16",
+    ],
 )
 def test_a_reused_model_trains_as_a_fresh_one(
-    folder: Path, method: dict[str, Any], before: list[dict[str, Any]], dtype: str
+    folder: Path,
+    dtype: str,
+    method: dict[str, Any],
+    compute: dict[str, Any],
+    before: list[dict[str, Any]],
 ) -> None:
-    methods = sorted({one["type"] for one in [method, *before]})
-    reusable = one_trial.load(folder, dtype, methods)
-    wear(reusable, before)
-    config = configuration(method, seed=3)
+    others = [
+        configuration(other, seed=seed + 10, compute=COMPUTE[seed])
+        for seed, other in enumerate(before)
+    ]
+    config = configuration(method, seed=3, compute=compute)
+    reusable = one_trial.load(folder, dtype, [config, *others])
+    wear(reusable, others)
     reused = one_trial.trajectory(reusable, config)
-    assert reused == fresh(folder, dtype, [method["type"]], config)
+    assert reused == fresh(folder, dtype, config)
     reusable.verify()

@@ -105,7 +105,6 @@ def test_what_the_space_holds() -> None:
             CONDITIONAL, ("effective_batch", "max_length: {choices: [64, 32]}\n  effective_batch")
         )
     )
-    assert search.methods() == {"full", "lora"}
     assert search.largest_rank() == 64
     assert sorted(search.max_lengths()) == [32, 64]
 

@@ -35,10 +35,11 @@ def reusable(base: Path) -> ReusableModel:
     import torch
 
     from hpo.spec.study import ModelSpec
+    from workers.trial.model.needs import ModelNeeds
     from workers.trial.model.reusable import ReusableModel
 
     return ReusableModel.load(
         ModelSpec(path=str(base), dtype="float32"),
         device=torch.device("cpu"),
-        methods=["full", "lora"],
+        needs=ModelNeeds(frozenset({"full", "lora"})),
     )

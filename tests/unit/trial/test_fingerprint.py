@@ -44,5 +44,46 @@ def test_zero_and_minus_zero_differ() -> None:
     assert fingerprint(one) != fingerprint(other)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+def test_where_the_content_lies_does_not_matter(dtype: torch.dtype) -> None:
+    """Not even at an odd place in a larger storage."""
+
+    def holding(tensor: torch.Tensor) -> nn.Module:
+        module = nn.Module()
+        module.register_buffer("content", tensor)
+        return module
+
+    whole = torch.arange(100_003).to(dtype)
+    moved = holding(whole[3:50_000])
+    alone = holding(whole[3:50_000].clone())
+    strided = holding(torch.stack([whole, whole], 1)[3:50_000, 0])
+    assert fingerprint(moved) == fingerprint(alone) == fingerprint(strided)
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 8191, 8192, 8193, 16_383, 16_384, 20_000])
+def test_every_byte_counts_at_any_length(length: int) -> None:
+    content = torch.zeros(length, dtype=torch.uint8)
+    seen = set()
+    for place in {0, length // 2, length - 1} if length else {0}:
+        module = nn.Module()
+        changed = content.clone()
+        changed[place : place + 1] = 1
+        module.register_buffer("content", changed)
+        seen.add(fingerprint(module))
+    assert len(seen) == len({0, length // 2, length - 1} if length else {0})
+
+
+def test_words_and_rows_that_change_places_show() -> None:
+    content = torch.arange(10_000, dtype=torch.float32)
+    seen = set()
+    for first, second in ((0, 0), (0, 1), (0, 2), (4, 2052), (9_998, 9_999), (17, 9_999)):
+        swapped = content.clone()
+        swapped[[first, second]] = content[[second, first]]
+        module = nn.Module()
+        module.register_buffer("content", swapped)
+        seen.add(fingerprint(module))
+    assert len(seen) == 6
+
+
 def test_a_model_without_tensors_has_one_too() -> None:
     assert fingerprint(nn.ReLU())

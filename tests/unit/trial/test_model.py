@@ -12,21 +12,38 @@ from safetensors.torch import load_file
 
 from hpo.spec.errors import InputError
 from hpo.spec.study import ModelSpec
-from hpo.spec.training.method import FullMethod, LoraMethod, Method
+from hpo.spec.training.config import TrainingConfig
 from workers.data.batches.loss import evaluation_loss
 from workers.data.tokens.encoded import EncodedExample
 from workers.tiny import make_model
 from workers.trial.failures import BaseModelChanged, InvalidTrial
-from workers.trial.model.reusable import AttachedModel, Kind, ReusableModel
+from workers.trial.model.attached import AttachedModel
+from workers.trial.model.needs import Kind, ModelNeeds
+from workers.trial.model.reusable import ReusableModel
 
 CPU = torch.device("cpu")
-FULL = FullMethod()
-LORA = LoraMethod(type="lora", rank=4, alpha=8, dropout=0.1)
-METHODS: list[Method] = [FULL, LORA]
+
+
+def configuration(method: dict[str, Any], **fields: Any) -> TrainingConfig:
+    return TrainingConfig.model_validate(
+        {
+            "method": method,
+            "optimizer": {"learning_rate": 1e-3},
+            "effective_batch_size": 4,
+            "max_batches": 1,
+            **fields,
+        }
+    )
+
+
+FULL = configuration({"type": "full"})
+LORA = configuration({"type": "lora", "rank": 4, "alpha": 8, "dropout": 0.1})
+METHODS = [FULL, LORA]
 
 
 def load(folder: Path, dtype: Literal["float32", "bfloat16"], *methods: Kind) -> ReusableModel:
-    return ReusableModel.load(ModelSpec(path=str(folder), dtype=dtype), device=CPU, methods=methods)
+    spec, needs = ModelSpec(path=str(folder), dtype=dtype), ModelNeeds(frozenset(methods))
+    return ReusableModel.load(spec, device=CPU, needs=needs)
 
 
 def measure(model: Any, examples: list[EncodedExample]) -> float:
@@ -66,12 +83,12 @@ def anatomy(model: Any) -> list[object]:
 def test_a_trial_leaves_nothing_behind(
     base: Path,
     examples: list[EncodedExample],
-    method: Method,
+    method: TrainingConfig,
     dtype: Literal["float32", "bfloat16"],
 ) -> None:
     reusable = load(base, dtype, "full", "lora")
     before, loss = anatomy(reusable.model), measure(reusable.model, examples)
-    with reusable.attach(method, seed=0) as attached:
+    with reusable.attach(method) as attached:
         disturb(attached)
     assert anatomy(reusable.model) == before
     reusable.verify()
@@ -79,11 +96,13 @@ def test_a_trial_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_exception_leaves_nothing_behind(reusable: ReusableModel, method: Method) -> None:
+def test_an_exception_leaves_nothing_behind(
+    reusable: ReusableModel, method: TrainingConfig
+) -> None:
     before = anatomy(reusable.model)
 
     def fail() -> None:
-        with reusable.attach(method, seed=0) as attached:
+        with reusable.attach(method) as attached:
             disturb(attached)
             raise KeyboardInterrupt
 
@@ -103,7 +122,7 @@ def test_a_changed_base_is_noticed(reusable: ReusableModel) -> None:
 
 def test_a_changed_base_behind_a_frozen_adapter_is_noticed(base: Path) -> None:
     reusable = load(base, "float32", "lora")
-    with reusable.attach(LORA, seed=0) as attached, torch.no_grad():
+    with reusable.attach(LORA) as attached, torch.no_grad():
         attached.base.get_parameter("model.norm.weight").add_(1)
     with pytest.raises(BaseModelChanged):
         reusable.verify()
@@ -111,21 +130,21 @@ def test_a_changed_base_behind_a_frozen_adapter_is_noticed(base: Path) -> None:
 
 def test_a_model_is_lent_to_one_trial_at_a_time(reusable: ReusableModel) -> None:
     with (
-        reusable.attach(FULL, seed=0),
+        reusable.attach(FULL),
         pytest.raises(RuntimeError, match="lent"),
-        reusable.attach(LORA, seed=0),
+        reusable.attach(LORA),
     ):
         pass
     reusable.verify()
 
 
 def test_full_trains_everything_and_lora_the_adapter_alone(reusable: ReusableModel) -> None:
-    with reusable.attach(FULL, seed=0) as attached:
+    with reusable.attach(FULL) as attached:
         assert [name for name, _ in attached.trainable] == [
             name for name, _ in reusable.model.named_parameters()
         ]
         assert attached.module.training
-    with reusable.attach(LORA, seed=0) as attached:
+    with reusable.attach(LORA) as attached:
         assert all("lora_" in name for name, _ in attached.trainable)
         assert not any(
             weight.requires_grad
@@ -137,12 +156,12 @@ def test_full_trains_everything_and_lora_the_adapter_alone(reusable: ReusableMod
 
 def test_a_method_that_was_not_prepared_is_refused(base: Path) -> None:
     reusable = load(base, "float32", "lora")
-    with pytest.raises(ValueError, match="full"), reusable.attach(FULL, seed=0):
+    with pytest.raises(ValueError, match="full"), reusable.attach(FULL):
         pass
 
 
 def adapter(reusable: ReusableModel, seed: int) -> dict[str, torch.Tensor]:
-    with reusable.attach(LORA, seed=seed) as attached:
+    with reusable.attach(configuration(LORA.method.model_dump(), seed=seed)) as attached:
         return attached.state_dict()
 
 
@@ -159,11 +178,11 @@ def test_an_adapter_depends_on_its_seed_alone(reusable: ReusableModel) -> None:
 
 @pytest.mark.parametrize("target", ["nope", "norm", "embed_tokens", "proj", "lm_head", "mlp"])
 def test_targets_must_be_inner_linear_layers(reusable: ReusableModel, target: str) -> None:
-    method = LoraMethod(type="lora", target_modules=["q_proj", target])
+    method = configuration({"type": "lora", "target_modules": ["q_proj", target]})
     before = anatomy(reusable.model)
     with (
         pytest.raises(InvalidTrial, match=rf"given '{target}'.*down_proj.*v_proj"),
-        reusable.attach(method, seed=0),
+        reusable.attach(method),
     ):
         pass
     assert anatomy(reusable.model) == before
@@ -171,17 +190,15 @@ def test_targets_must_be_inner_linear_layers(reusable: ReusableModel, target: st
 
 
 def test_precision_of_trained_and_frozen_weights(base: Path) -> None:
-    def types(reusable: ReusableModel, method: Method) -> set[tuple[bool, torch.dtype]]:
-        with reusable.attach(method, seed=0) as attached:
+    def types(reusable: ReusableModel, method: TrainingConfig) -> set[tuple[bool, torch.dtype]]:
+        with reusable.attach(method) as attached:
             return {(w.requires_grad, w.dtype) for w in attached.module.parameters()}
 
     both, alone = load(base, "bfloat16", "full", "lora"), load(base, "bfloat16", "lora")
-    assert both.autocast_dtype is torch.bfloat16
     assert types(both, FULL) == {(True, torch.float32)}
     frozen = {(False, torch.bfloat16), (True, torch.float32)}
     assert types(both, LORA) == types(alone, LORA) == frozen
     plain = load(base, "float32", "full", "lora")
-    assert plain.autocast_dtype is None
     assert types(plain, LORA) == {(False, torch.float32), (True, torch.float32)}
 
 
@@ -190,10 +207,9 @@ def test_the_frozen_base_is_the_same_whatever_else_is_searched(
 ) -> None:
     losses = []
     for methods in (("full", "lora"), ("lora",)):
-        with load(base, "bfloat16", *methods).attach(LORA, seed=0) as attached:
-            assert attached.base.get_output_embeddings().weight is (
-                attached.base.get_input_embeddings().weight
-            )
+        with load(base, "bfloat16", *methods).attach(LORA) as attached:
+            causal: Any = attached.base
+            assert causal.get_output_embeddings().weight is causal.get_input_embeddings().weight
             losses.append(measure(attached.module, examples))
     assert losses[0] == losses[1]
 
@@ -206,7 +222,7 @@ def test_a_full_checkpoint_loads_with_the_same_loss(
 
     folder = make_model(tmp_path / "base", tied=tied)
     reusable = load(folder, "float32", "full")
-    with reusable.attach(FULL, seed=0) as attached:
+    with reusable.attach(FULL) as attached:
         with torch.no_grad():
             for index, (_, weight) in enumerate(attached.trainable):
                 weight.mul_(1 + index / 100)
@@ -224,7 +240,7 @@ def test_a_full_checkpoint_loads_with_the_same_loss(
 def test_a_full_checkpoint_is_written_in_the_type_it_is_served_in(
     base: Path, tmp_path: Path
 ) -> None:
-    with load(base, "bfloat16", "full").attach(FULL, seed=0) as attached:
+    with load(base, "bfloat16", "full").attach(FULL) as attached:
         attached.save(tmp_path)
         assert attached.base.config.dtype == torch.float32
     weights = load_file(tmp_path / "model.safetensors")
@@ -247,8 +263,8 @@ def test_an_adapter_checkpoint_loads_with_the_same_loss(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    method = LoraMethod(type="lora", rank=4, alpha=8, target_modules=targets)
-    with reusable.attach(method, seed=0) as attached:
+    method = configuration({"type": "lora", "rank": 4, "alpha": 8, "target_modules": targets})
+    with reusable.attach(method) as attached:
         with torch.no_grad():
             for _, weight in attached.trainable:
                 weight.add_(0.02)
@@ -269,7 +285,7 @@ def test_an_adapter_checkpoint_loads_with_the_same_loss(
 
 
 def test_an_adapter_is_written_in_the_type_it_is_served_in(base: Path, tmp_path: Path) -> None:
-    with load(base, "bfloat16", "lora").attach(LORA, seed=0) as attached:
+    with load(base, "bfloat16", "lora").attach(LORA) as attached:
         attached.save(tmp_path)
     weights = load_file(tmp_path / "adapter_model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
@@ -277,9 +293,9 @@ def test_an_adapter_is_written_in_the_type_it_is_served_in(base: Path, tmp_path:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_trainable_weights_come_back_from_their_state(
-    reusable: ReusableModel, method: Method
+    reusable: ReusableModel, method: TrainingConfig
 ) -> None:
-    with reusable.attach(method, seed=0) as attached:
+    with reusable.attach(method) as attached:
         state = attached.state_dict()
         disturb(attached)
         attached.load_state_dict(state)

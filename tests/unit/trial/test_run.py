@@ -23,8 +23,9 @@ from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial, StateOfAn
 from workers.trial.loop.microbatch import MicroBatch
 from workers.trial.loop.report import StepReport
 from workers.trial.loop.run import TrainingRun
+from workers.trial.model.attached import AttachedModel
 from workers.trial.model.needs import ModelNeeds
-from workers.trial.model.reusable import AttachedModel, ReusableModel
+from workers.trial.model.reusable import ReusableModel
 
 CPU = torch.device("cpu")
 LORA: dict[str, Any] = {"type": "lora", "rank": 4, "alpha": 8, "dropout": 0.2}

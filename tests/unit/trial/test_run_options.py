@@ -15,7 +15,8 @@ from workers.trial.failures import Diverged
 from workers.trial.loop.report import StepReport
 from workers.trial.loop.run import TrainingRun
 from workers.trial.loop.scaling import GROWTH_STEPS, LossScale
-from workers.trial.model.reusable import AttachedModel, ReusableModel
+from workers.trial.model.attached import AttachedModel
+from workers.trial.model.reusable import ReusableModel
 
 CPU = torch.device("cpu")
 LORA: dict[str, Any] = {

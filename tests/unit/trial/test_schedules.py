@@ -69,7 +69,6 @@ def last_quarter(after: int, steps: int) -> float:
         ({"type": "cosine-restarts", "cycles": 3}, three_waves),
         ({"type": "wsd", "decay_ratio": 0.25}, last_quarter),
     ],
-    ids=str,
 )
 def test_every_rate_is_what_the_formula_says(
     spec: dict[str, Any], formula: Callable[[int, int], float], warmup: int

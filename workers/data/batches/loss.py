@@ -153,20 +153,21 @@ def evaluation_loss(
     *,
     pad_id: int,
     tokens_per_batch: int,
+    most: int | None = None,
     device: torch.device,
     on_progress: Callable[[], None] | None = None,
 ) -> LossResult:
     """Loss over a whole set, summed in float64.
 
     Examples are sorted by length and batched up to `tokens_per_batch` padded
-    tokens per forward pass (an example longer than that goes alone). Their
-    weights are for training and change nothing here.
+    tokens and `most` examples per forward pass (an example longer than that
+    goes alone). Their weights are for training and change nothing here.
     `on_progress` is called after each forward pass.
     """
     total = torch.zeros((), dtype=torch.float64, device=device)
     tokens = 0
     with _evaluating(model):
-        for part in batches_by_length(examples, tokens_per_batch):
+        for part in batches_by_length(examples, tokens_per_batch, most=most):
             batch = collate(part, pad_id=pad_id, device=device)
             total += token_losses(model, batch)[0]
             tokens += batch.counted
@@ -176,13 +177,14 @@ def evaluation_loss(
 
 
 def batches_by_length(
-    examples: Sequence[EncodedExample], tokens_per_batch: int
+    examples: Sequence[EncodedExample], tokens_per_batch: int, *, most: int | None = None
 ) -> Iterator[list[EncodedExample]]:
-    """Examples from short to long in batches of at most so many padded tokens."""
+    """Examples from short to long, in batches of at most so many padded tokens and examples."""
     batch: list[EncodedExample] = []
     for index in np.argsort(lengths_of(examples), kind="stable").tolist():
         example = examples[index]
-        if batch and (len(batch) + 1) * len(example.input_ids) > tokens_per_batch:
+        full = len(batch) == most or (len(batch) + 1) * len(example.input_ids) > tokens_per_batch
+        if batch and full:
             yield batch
             batch = []
         batch.append(example)

@@ -17,18 +17,20 @@ UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, Stri
 """What transformers raises for folders that it cannot make a model of."""
 
 
-def load_model(path: str, dtype: torch.dtype) -> PreTrainedModel:
+def load_model(path: str, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
     """The causal language model in a folder or of a hub name, on the CPU.
 
-    Raises InputError when it is missing, broken, of an unknown kind, or lacks
-    weights (transformers would make those up).
+    `options` go to `from_pretrained`. Raises InputError when it is missing,
+    broken, of an unknown kind, or lacks weights (transformers would make those up).
     """
     rooted = path.startswith(("/", ".", "~")) or path.count("/") > 1
     if rooted and not Path(path).is_dir():
         raise _refusal(path, "no such folder")
     loaded: Any
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, **options
+        )
     except UNREADABLE as error:
         raise _refusal(path, _one_line(error)) from error
     model: PreTrainedModel = loaded[0]

@@ -2,7 +2,8 @@
 
 `Structure` remembers what hangs on every module (submodules, parameters,
 hooks, mode, attributes) and on the configuration; `Values` remembers the
-content of the tensors. Neither knows what a trial does to the model.
+content of the tensors. Neither knows what a trial does to the model. A
+`Pristine` is a model with both.
 """
 
 from __future__ import annotations
@@ -12,6 +13,32 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
+
+from workers.trial.failures import BaseModelChanged
+from workers.trial.model.fingerprint import fingerprint
+
+
+class Pristine:
+    """A frozen model in evaluation mode, and what it takes to have it so again."""
+
+    def __init__(self, model: PreTrainedModel, *, written: bool) -> None:
+        """`written` says that a trial may change the content of the parameters."""
+        self.model: PreTrainedModel = model.requires_grad_(False).train(False)
+        self._structure = Structure(model)
+        own = [*model.parameters()] if written else []
+        self._values = Values([*own, *model.buffers()])
+        self._fingerprint = fingerprint(model)
+
+    def restore(self) -> None:
+        """Bring structure and values back."""
+        self._structure.restore()
+        self._values.restore()
+
+    def verify(self) -> None:
+        """Raise BaseModelChanged unless the content is as it was at first."""
+        if fingerprint(self.model) != self._fingerprint:
+            raise BaseModelChanged("the base model is not what was loaded; restart the worker")
 
 
 class Structure:
