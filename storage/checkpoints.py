@@ -4,6 +4,10 @@ A checkpoint is a folder. Its payload is written into a hidden sibling, a
 manifest with the size and SHA-256 of every file is written last, everything
 is flushed, and one rename publishes the folder. A reader therefore sees a
 complete checkpoint or none; `open` notices what was damaged later.
+
+Sizes come from the manifests; a draft's is the one that was reserved for it,
+which stands in its folder's name. Nothing else has to be read to know how
+much is in use.
 """
 
 from __future__ import annotations
@@ -11,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +26,8 @@ from typing import Any, Literal
 from hpo.spec.errors import HpoError
 
 MANIFEST = "checkpoint.json"
+DRAFT = re.compile(r"\..+\.[0-9a-f]{32}\.(\d+)\.partial")
+"""Name of a draft's folder, with the bytes that are reserved for it."""
 
 Kind = Literal["full", "lora"]
 
@@ -40,6 +47,53 @@ class Checkpoint:
     examples: int
     """Training examples that the weights have seen."""
     metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Something below the root that takes room: a checkpoint, or a draft of one."""
+
+    address: str
+    """A draft's is that of its hidden folder."""
+    bytes: int
+    """As the manifest tells, or as was reserved."""
+    written: float
+    """Time of publication, in seconds since the epoch."""
+    draft: bool
+
+
+class Draft:
+    """A checkpoint that is being written, which nobody sees before it is published.
+
+    The payload goes into `directory`. It may be filled by one thread and
+    published by another.
+    """
+
+    def __init__(self, target: Path, reserved: int) -> None:
+        self._target = target
+        self.directory = target.parent / f".{target.name}.{uuid.uuid4().hex}.{reserved}.partial"
+        self.directory.mkdir(parents=True)
+
+    def publish(
+        self, *, kind: Kind, step: int, examples: int, metadata: dict[str, Any] | None = None
+    ) -> None:
+        """Flush the payload, write the manifest, and put the checkpoint in its place.
+
+        An older checkpoint at the same address is replaced.
+        """
+        content = {
+            "kind": kind,
+            "step": step,
+            "examples": examples,
+            "metadata": metadata or {},
+            "files": {file.name: _describe(file) for file in sorted(self.directory.iterdir())},
+        }
+        _write_flushed(self.directory / MANIFEST, json.dumps(content, indent=1).encode())
+        _publish(self.directory, self._target)
+
+    def discard(self) -> None:
+        """Remove what was written; without effect on a published checkpoint."""
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 class CheckpointStore:
@@ -70,25 +124,18 @@ class CheckpointStore:
         An older checkpoint at the same address is replaced. Returns the
         address.
         """
-        target = self.path(address)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.parent / f".{target.name}.{uuid.uuid4().hex}.partial"
-        partial.mkdir()
+        draft = self.draft(address)
         try:
-            fill(partial)
-            content = {
-                "kind": kind,
-                "step": step,
-                "examples": examples,
-                "metadata": metadata or {},
-                "files": {file.name: _describe(file) for file in sorted(partial.iterdir())},
-            }
-            _write_flushed(partial / MANIFEST, json.dumps(content, indent=1).encode())
-            _publish(partial, target)
+            fill(draft.directory)
+            draft.publish(kind=kind, step=step, examples=examples, metadata=metadata)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            draft.discard()
             raise
         return address
+
+    def draft(self, address: str, reserved: int = 0) -> Draft:
+        """Begin a checkpoint; `reserved` are the bytes that it will take."""
+        return Draft(self.path(address), reserved)
 
     def open(self, address: str) -> Checkpoint:
         """Verify a checkpoint, every byte of it, and describe it.
@@ -109,8 +156,30 @@ class CheckpointStore:
 
     def addresses(self) -> list[str]:
         """Every published checkpoint below the root."""
-        manifests = self.root.rglob(MANIFEST)
-        return sorted(str(manifest.parent.relative_to(self.root)) for manifest in manifests)
+        return sorted(stored.address for stored in self.stored() if not stored.draft)
+
+    def stored(self) -> list[Stored]:
+        """Everything below the root that takes room, the oldest first.
+
+        What others publish or remove meanwhile is there or not.
+        """
+        return sorted(self._stored(), key=lambda stored: (stored.written, stored.address))
+
+    def _stored(self) -> Iterator[Stored]:
+        for parent, folders, files in os.walk(self.root):
+            folder = Path(parent)
+            address = str(folder.relative_to(self.root))
+            draft = DRAFT.fullmatch(folder.name)
+            if draft is None and (folder.name.startswith(".") or MANIFEST not in files):
+                continue
+            folders.clear()
+            try:
+                written = (folder / (MANIFEST if draft is None else ".")).stat().st_mtime
+                size = _size(folder) if draft is None else int(draft[1])
+            except (FileNotFoundError, CheckpointError):
+                # Removed meanwhile, or damaged: `open` says so to whoever needs it.
+                continue
+            yield Stored(address, size, written, draft is not None)
 
     def folders(self) -> list[str]:
         """Names of the folders right below the root, one per trial."""
@@ -135,12 +204,19 @@ class CheckpointStore:
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())
+        content: Any = json.loads((directory / MANIFEST).read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"no complete checkpoint in {directory}") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"unreadable {directory / MANIFEST}: {error}") from error
-    return content
+    if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
+        raise CheckpointError(f"unreadable {directory / MANIFEST}: it names no files")
+    return dict(content)
+
+
+def _size(directory: Path) -> int:
+    files = _read_manifest(directory)["files"].values()
+    return sum(file["bytes"] for file in files)
 
 
 def _describe(file: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class AdvisoryLock(IntEnum):
     MIGRATIONS = 0x68706F01
     OPTUNA_TABLES = 0x68706F02
     TRIALS = 0x68706F03
+    CHECKPOINTS = 0x68706F04
 
     def take(self, connection: Connection, key: int = 0) -> None:
         """Wait for the lock; it is held until the transaction ends."""

@@ -55,6 +55,17 @@ class EvaluationRecord(EvaluationRequest):
     finished_at: datetime | None
 
 
+@dataclass(frozen=True)
+class EvaluatedCheckpoint:
+    """A checkpoint whose evaluation was answered, without the answer."""
+
+    number: int
+    """The trial's number."""
+    step: int
+    checkpoint: str
+    """Address in the checkpoint store."""
+
+
 RECORD = tuple(evaluation.c[name] for name in EvaluationRecord.__dataclass_fields__)
 
 
@@ -112,6 +123,18 @@ class EvaluationRecords:
         )
         with self._engine.connect() as connection:
             return {address for address in connection.scalars(statement) if address is not None}
+
+    def evaluated(self) -> list[EvaluatedCheckpoint]:
+        """Checkpoints of all trials whose evaluation was answered, by trial and step."""
+        columns = (evaluation.c.number, evaluation.c.step, evaluation.c.checkpoint)
+        statement = (
+            sa.select(*columns)
+            .where(self._mine, ~evaluation.c.test, evaluation.c.state.in_(("done", "failed")))
+            .where(evaluation.c.number.is_not(None), evaluation.c.checkpoint.is_not(None))
+            .order_by(evaluation.c.number, evaluation.c.step)
+        )
+        with self._engine.connect() as connection:
+            return [EvaluatedCheckpoint(**row._mapping) for row in connection.execute(statement)]
 
     def counts(self) -> dict[str, int]:
         """Number of evaluations by state; states without any are left out."""

@@ -85,14 +85,19 @@ class LikelihoodModel:
         *,
         pad_id: int,
         tokens_per_batch: int,
+        most: int | None = None,
         on_progress: Callable[[], None] | None = None,
     ) -> LossResult:
-        """Summed cross-entropy over the completion tokens of all examples."""
+        """Summed cross-entropy over the completion tokens of all examples.
+
+        `most` are the examples of one forward pass, where that is limited.
+        """
         return evaluation_loss(
             self.model,
             examples,
             pad_id=pad_id,
             tokens_per_batch=tokens_per_batch,
+            most=most,
             device=self._device,
             on_progress=on_progress,
         )

@@ -137,11 +137,13 @@ def score(
     sets: EvaluationSets,
     *,
     tokens_per_batch: int,
+    most: int | None = None,
     on_progress: Callable[[], None] | None = None,
 ) -> Scores:
     """Score a checkpoint, or the base model for None, on the evaluation sets.
 
-    `tokens_per_batch` are the padded tokens of one forward pass of the loss.
+    `tokens_per_batch` are the padded tokens of one forward pass of the loss,
+    `most` its examples, where they are limited.
     `on_progress` is called many times a second; what it raises ends the
     evaluation.
 
@@ -155,7 +157,9 @@ def score(
     if sets.generation is not None:
         accuracy = _measure_accuracy(engines, grader, sets.generation, clock, on_progress)
     with clock.phase("loss"):
-        loss = engines.loss(sets.loss, tokens_per_batch=tokens_per_batch, on_progress=on_progress)
+        loss = engines.loss(
+            sets.loss, tokens_per_batch=tokens_per_batch, most=most, on_progress=on_progress
+        )
     return Scores(
         loss=loss.mean,
         loss_total=loss.total,

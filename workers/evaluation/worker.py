@@ -56,6 +56,7 @@ def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
                         grader,
                         sets=part,
                         tokens_per_batch=session.spec.evaluation.tokens_per_batch,
+                        most=session.spec.evaluation.batch_size,
                     )
                     for name, part in sets.items()
                 }

@@ -10,9 +10,12 @@ from hpo.spec.ladder import Ladder
 from storage.trials import TrialLease
 from workers.renewal import Renewer
 from workers.session import StudySession
-from workers.trial.evaluations import MOST_OPEN, Evaluations, attempt_folder
+from workers.trial.background import Background
+from workers.trial.evaluations import MOST_OPEN, Evaluations
 from workers.trial.failures import Diverged
+from workers.trial.health.watch import HealthWatch
 from workers.trial.loop.run import TrainingRun
+from workers.trial.saving import Saver
 from workers.trial.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -27,9 +30,12 @@ class Attempt:
     run: TrainingRun
     evaluations: Evaluations
     tracker: Tracker
+    health: HealthWatch
     ladder: Ladder | None
     renewer: Renewer
-    state_address: str | None = None
+    checkpoint_bytes: int
+    """About what a checkpoint of the run takes on disk."""
+    _micro_batch: int | None = None
 
     def train(self) -> Ending | None:
         """Train until the trial ends, or None when it was suspended.
@@ -37,25 +43,45 @@ class Attempt:
         Training does not wait for evaluations unless two are open or all
         batches are done.
         """
+        with Background() as background:
+            saver = Saver(
+                self.session,
+                self.lease,
+                self.run,
+                self.evaluations,
+                background,
+                self.checkpoint_bytes,
+                self.lease.state_address,
+                # Zero where the state could not be used.
+                self.run.step,
+            )
+            return self._train(saver)
+
+    def _train(self, saver: Saver) -> Ending | None:
         while True:
+            saver.background.check()
             ending = self.evaluations.ending(self.run.total_steps)
             if ending is not None:
                 logger.info("trial %d is decided after batch %d", self.lease.number, self.run.step)
                 return ending
             if self.session.stop.requested:
-                with self.renewer.through():
-                    self._save_state()
+                self._suspend(saver)
                 return None
-            if self.run.finished or self.evaluations.pending() >= MOST_OPEN:
+            if self.run.finished or self._open(saver) >= MOST_OPEN:
                 self.session.phase(f"trial {self.lease.number}: waiting for an evaluation")
                 self._check_study()
                 self.evaluations.wait()
                 continue
-            diverged = self._train_batch()
+            diverged = self._train_batch(saver)
             if diverged is not None:
-                return self._drain(diverged)
+                return self._drain(saver, diverged)
 
-    def _train_batch(self) -> Diverged | None:
+    def _open(self, saver: Saver) -> int:
+        """Requests without an answer, one that is not in the queue yet among them."""
+        # In this order: what comes into the queue in between counts twice, not never.
+        return saver.asking + self.evaluations.pending()
+
+    def _train_batch(self, saver: Saver) -> Diverged | None:
         before = self.run.examples_seen
         try:
             report = self.run.train_batch()
@@ -65,56 +91,47 @@ class Attempt:
             milliseconds = 1000 * report.seconds
             logger.info("trial %d took its first step (%.0f ms)", self.lease.number, milliseconds)
         self.tracker.train(report)
-        after = self.run.examples_seen
-        rung = self.ladder.crossed(before, after) if self.ladder else None
-        due = self.session.spec.evaluation.every.due(self.run.step, before, after)
-        if rung is not None or self.run.finished or due:
-            with self.renewer.through():
-                self._evaluate(rung)
+        self.health.train(report)
+        self._save(saver, before)
         return None
 
-    def _evaluate(self, rung: int | None) -> None:
-        # The request comes before the state: an attempt that resumes behind
-        # the request finds it there, one that resumed ahead would miss it.
-        self.evaluations.put(
-            step=self.run.step,
-            examples=self.run.examples_seen,
-            rung=rung,
-            kind=self.run.kind,
-            fill=self.run.save_checkpoint,
-        )
-        self._save_state()
-        search = self.session.search
-        search.note(self.lease.trial_id, "micro_batch", self.run.micro_batch)
+    def _save(self, saver: Saver, before: int) -> None:
+        """What a step that began at `before` examples gives to be saved."""
+        step, after = self.run.step, self.run.examples_seen
+        rung = self.ladder.crossed(before, after) if self.ladder else None
+        due = self.session.spec.evaluation.every.due(step, before, after)
+        evaluate = rung is not None or self.run.finished or due
+        every = self.session.spec.checkpoints.save_every
+        state = evaluate if every is None else every.due(step, before, after)
+        if not (evaluate or state):
+            return
+        with self.renewer.through():
+            saver.save(evaluate=evaluate, rung=rung, state=state)
+        self._show()
+        self._check_study()
+
+    def _show(self) -> None:
+        if self.run.micro_batch != self._micro_batch:
+            self._micro_batch = self.run.micro_batch
+            self.session.search.note(self.lease.trial_id, "micro_batch", self._micro_batch)
         self.session.phase(
             f"trial {self.lease.number}: batch {self.run.step} of {self.run.total_steps}"
         )
-        self._check_study()
 
     def _check_study(self) -> None:
         """A stop of the whole study, asked for in the database, reaches us here."""
         if self.session.stopped():
             self.session.stop.requested = True
 
-    def _save_state(self) -> None:
-        address = f"{attempt_folder(self.lease)}/state-{self.run.step:08d}"
-        if address == self.state_address:
-            return
-        store = self.session.checkpoints
-        store.write(
-            address,
-            self.run.save_state,
-            kind=self.run.kind,
-            step=self.run.step,
-            examples=self.run.examples_seen,
-        )
-        self.session.trials.save_state(self.lease, address, self.run.step)
-        if self.state_address is not None:
-            store.delete(self.state_address)
-        self.state_address = address
+    def _suspend(self, saver: Saver) -> None:
+        with self.renewer.through():
+            saver.save(evaluate=False, rung=None, state=True)
+            saver.background.wait()
 
-    def _drain(self, error: Diverged) -> Ending | None:
+    def _drain(self, saver: Saver, error: Diverged) -> Ending | None:
         """The open evaluations come first: one of them may have ended the trial."""
+        with self.renewer.through():
+            saver.background.wait()
         while self.evaluations.pending():
             if self.session.stop.requested:
                 return None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hpo.search.asha import Verdict
 from hpo.search.course import Ending, Point, best_point, decide
-from storage.checkpoints import Kind
 from storage.records import EvaluationRecord
 from storage.trials import TrialLease
 from workers.session import StudySession
@@ -34,30 +32,27 @@ class Evaluations:
     lease: TrialLease
     on_point: Callable[[Point], None]
     """Called once per answered evaluation and attempt, in order."""
+    on_undecided: Callable[[], None]
+    """Called when new answers have not ended the trial."""
     _records: list[EvaluationRecord] = field(default_factory=list)
     _verdicts: dict[int, Verdict] = field(default_factory=dict)
     _announced: int = 0
     _stale: bool = True
     _changed: bool = True
 
-    def put(
-        self,
-        *,
-        step: int,
-        examples: int,
-        rung: int | None,
-        kind: Kind,
-        fill: Callable[[Path], None],
-    ) -> None:
-        """Write a checkpoint and ask for its evaluation.
+    def wanted(self, step: int) -> bool:
+        """Whether a step's evaluation is still to be asked for.
 
-        A step that was asked for in an earlier attempt is not asked again.
+        One that was asked for in an earlier attempt is not asked again.
         """
-        wanted = {record.step for record in self._read() if record.state in ASKED}
-        if step in wanted:
-            return
-        address = f"{attempt_folder(self.lease)}/step-{step:08d}"
-        self.session.checkpoints.write(address, fill, kind=kind, step=step, examples=examples)
+        return all(record.step != step or record.state not in ASKED for record in self._read())
+
+    def ask(self, step: int, examples: int, rung: int | None) -> None:
+        """Ask for the evaluation of the checkpoint that was published for a step.
+
+        Any thread may call it: it only writes to the database.
+        """
+        address = checkpoint_address(self.lease, step)
         self.session.queue.put(
             self.lease, step=step, examples=examples, rung=rung, checkpoint=address
         )
@@ -69,10 +64,15 @@ class Evaluations:
         if not self._changed:
             return None
         self._changed = False
-        for point in points[self._announced :]:
+        ending = decide(points, self.session.spec, last_step=last_step, judge=self._judge)
+        news = points[self._announced :]
+        for point in news:
             self.on_point(point)
         self._announced = max(self._announced, len(points))
-        return decide(points, self.session.spec, last_step=last_step, judge=self._judge)
+        # An ending's best may be older than the best of all that was answered.
+        if news and ending is None:
+            self.on_undecided()
+        return ending
 
     def pending(self) -> int:
         """Requests without an answer."""
@@ -96,15 +96,16 @@ class Evaluations:
         if self.session.listener.poll():
             self._stale = True
         if self._stale:
-            self._records = self.session.queue.for_trial(self.lease.number)
+            # Before the query: what is asked for meanwhile makes it stale again.
             self._stale, self._changed = False, True
+            self._records = self.session.queue.for_trial(self.lease.number)
         return self._records
 
     def _answered(self) -> Iterator[Point]:
         for record in self._read():
             if record.state not in ("done", "failed"):
                 return
-            yield _point(record)
+            yield point_of(record)
 
     def _judge(self, rung: int, value: float) -> Verdict:
         if rung not in self._verdicts:
@@ -118,12 +119,23 @@ def attempt_folder(lease: TrialLease) -> str:
     return f"{trial_folder(lease.number)}/attempt-{lease.fence}"
 
 
+def checkpoint_address(lease: TrialLease, step: int) -> str:
+    """Address of the weights that one attempt of a trial had after a step."""
+    return f"{attempt_folder(lease)}/step-{step:08d}"
+
+
+def state_address(lease: TrialLease, step: int) -> str:
+    """Address of the training state that one attempt of a trial had after a step."""
+    return f"{attempt_folder(lease)}/state-{step:08d}"
+
+
 def trial_folder(number: int) -> str:
     """Address below which a trial keeps everything."""
     return f"trial-{number:05d}"
 
 
-def _point(record: EvaluationRecord) -> Point:
+def point_of(record: EvaluationRecord) -> Point:
+    """An answered request as what decisions are made on."""
     metrics: dict[str, Any] = record.result or {}
     error = record.error if record.state == "failed" else None
     return Point(record.step, record.examples, record.rung, record.checkpoint, metrics, error)

@@ -16,9 +16,6 @@ from workers.trial.loop.report import StepReport
 
 logger = logging.getLogger(__name__)
 
-EVERY_STEPS = 10
-"""Training loss is logged once in so many optimizer steps."""
-
 
 class Tracker(Protocol):
     """Takes what happens in a trial; examples seen are the axis."""
@@ -43,14 +40,15 @@ class NoTracker:
 class WandbTracker:
     """Logs into one W&B run."""
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, run: Any, log_every: int) -> None:
         self._run = run
+        self._log_every = log_every
         run.define_metric("examples")
         run.define_metric("*", step_metric="examples")
 
     def train(self, report: StepReport) -> None:
-        """Log the training loss and the learning rate, every tenth step."""
-        if report.step % EVERY_STEPS == 0 or report.step == 1:
+        """Log loss, learning rate and gradient norm, at the first step and every so often."""
+        if report.step % self._log_every == 0 or report.step == 1:
             self._run.log(
                 {
                     "examples": report.examples,
@@ -83,7 +81,7 @@ def tracking(
         yield NoTracker()
         return
     with run:
-        yield WandbTracker(run)
+        yield WandbTracker(run, spec.tracking.log_every)
 
 
 def _wandb_run(

@@ -18,6 +18,7 @@ from hpo.search.study import TrialAlreadyFinished
 from hpo.spec.errors import HpoError
 from hpo.spec.load import ladder_of
 from hpo.spec.rules import require_device
+from hpo.spec.space import SearchSpace
 from hpo.spec.training.config import TrainingConfig
 from hpo.spec.training.features import ablated
 from storage.checkpoints import CheckpointError
@@ -32,11 +33,19 @@ from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopSignal
 from workers.trial.attempt import Attempt, renewer_of
 from workers.trial.evaluations import Evaluations
-from workers.trial.failures import BaseModelChanged, DoesNotFit, InvalidTrial
+from workers.trial.failures import (
+    BaseModelChanged,
+    DoesNotFit,
+    InvalidTrial,
+    StateOfAnotherRun,
+)
+from workers.trial.health.watch import watch
 from workers.trial.loop.objective.code_blocks import CodeBlocks
 from workers.trial.loop.run import TrainingRun
+from workers.trial.model.needs import ModelNeeds
 from workers.trial.model.reusable import ReusableModel
 from workers.trial.retention import clean_up, thin_out
+from workers.trial.saving import checkpoint_bytes
 from workers.trial.tracking import tracking
 
 logger = logging.getLogger(__name__)
@@ -85,7 +94,8 @@ class TrialWorker:
         """
         spec = session.spec
         data = session.data()
-        model = ReusableModel.load(spec.model, device=device, methods=session.search.methods())
+        needs = ModelNeeds.of(SearchSpace.of(spec.training).configs())
+        model = ReusableModel.load(spec.model, device=device, needs=needs)
         tokenizer = load_tokenizer(spec.model.path)
         return TrialWorker(session, model, tokenizer, data, device)
 
@@ -188,20 +198,25 @@ class TrialWorker:
             with renewer.through():
                 self._restore(run, lease)
 
+            health = watch(session, lease, run.total_steps, self.device)
+
             def announce(point: Point) -> None:
                 tracker.evaluation(point)
-                thin_out(session, evaluations)
+                health.evaluation(point)
 
-            evaluations = Evaluations(session, lease, announce)
+            evaluations = Evaluations(
+                session, lease, announce, lambda: thin_out(session, evaluations)
+            )
             attempt = Attempt(
                 session,
                 lease,
                 run,
                 evaluations,
                 tracker,
+                health,
                 ladder_of(session.spec),
                 renewer,
-                lease.state_address,
+                checkpoint_bytes(attached),
             )
             return attempt.train()
 
@@ -219,7 +234,11 @@ class TrialWorker:
         except CheckpointError as error:
             logger.warning("trial %d starts anew: %s", lease.number, error)
             return
-        run.load_state(checkpoint.directory)
+        try:
+            run.load_state(checkpoint.directory)
+        except StateOfAnotherRun as error:
+            # Saved by another version of this program: the options have changed.
+            logger.warning("trial %d starts anew: %s", lease.number, error)
 
     def _code(self, config: TrainingConfig) -> CodeBlocks | None:
         """Finds code blocks, where a trial's objective tells them apart."""

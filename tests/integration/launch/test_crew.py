@@ -57,14 +57,14 @@ class Notes:
         pass
 
 
-def make_crew(database: Database, folder: Path, code: str, url: str) -> tuple[Crew, Notes]:
+def make_crew(database: Database, folder: Path, code: str) -> tuple[Crew, Notes]:
     record, _ = register(database, parse_study(STUDY, "study.yaml", {}), folder)
     workers = {
         kind: Child(f"{kind} worker", [sys.executable, "-c", code], {}, folder / f"{kind}.log")
         for kind in KINDS
     }
     notes = Notes()
-    return Crew(StudyView(database, record), workers, [], notes, 10.0, url), notes
+    return Crew(StudyView(database, record), workers, [], notes, 10.0, database.url), notes
 
 
 @contextmanager
@@ -108,13 +108,13 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def test_a_worker_elsewhere_is_replaced_when_it_leaves(
-    database: Database, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew_module, "MISSING_SECONDS", 1.0)
-    crew, notes = make_crew(database, tmp_path, SLEEPS, database_url)
+    crew, notes = make_crew(database, tmp_path, SLEEPS)
     trial, evaluation = crew.workers["trial"], crew.workers["evaluation"]
     with ExitStack() as another:
-        another.enter_context(elsewhere("trial", database_url, crew.view.record.id))
+        another.enter_context(elsewhere("trial", database.url, crew.view.record.id))
         with watching(crew, database):
             wait_until(lambda: evaluation.process is not None)
             time.sleep(2.0)
@@ -129,9 +129,9 @@ def test_a_worker_elsewhere_is_replaced_when_it_leaves(
 
 
 def test_a_worker_that_ended_well_is_not_started_again_at_once(
-    database: Database, database_url: str, tmp_path: Path
+    database: Database, tmp_path: Path
 ) -> None:
-    crew, notes = make_crew(database, tmp_path, "pass", database_url)
+    crew, notes = make_crew(database, tmp_path, "pass")
     with watching(crew, database):
         wait_until(lambda: all(child.code == 0 for child in crew.workers.values()))
         time.sleep(1.5)
@@ -139,18 +139,16 @@ def test_a_worker_that_ended_well_is_not_started_again_at_once(
     assert not any("died" in line for line in notes.lines)
 
 
-def test_bad_input_ends_the_run_with_the_workers_words(
-    database: Database, database_url: str, tmp_path: Path
-) -> None:
+def test_bad_input_ends_the_run_with_the_workers_words(database: Database, tmp_path: Path) -> None:
     code = "import sys; print('error: no such model'); sys.exit(2)"
-    crew, _ = make_crew(database, tmp_path, code, database_url)
+    crew, _ = make_crew(database, tmp_path, code)
     with crew.working(), pytest.raises(WorkerFailed, match=r"^no such model$"):
         crew.watch()
 
 
-def test_quick_deaths_end_the_run(database: Database, database_url: str, tmp_path: Path) -> None:
+def test_quick_deaths_end_the_run(database: Database, tmp_path: Path) -> None:
     code = "import sys; print('error: too many connections'); sys.exit(75)"
-    crew, notes = make_crew(database, tmp_path, code, database_url)
+    crew, notes = make_crew(database, tmp_path, code)
     died = r"died 6 times in a row, .* 75: too many"
     with crew.working(), pytest.raises(WorkerFailed, match=died):
         crew.watch()
@@ -171,7 +169,7 @@ def test_an_outage_is_waited_for_and_its_deaths_do_not_count(
 ) -> None:
     cluster = Cluster(own_server.folder)
     with Database.open(own_server.url) as database:
-        crew, notes = make_crew(database, tmp_path, SLEEPS, own_server.url)
+        crew, notes = make_crew(database, tmp_path, SLEEPS)
         trial = crew.workers["trial"]
         with watching(crew, database):
             wait_until(lambda: trial.process is not None)
@@ -196,7 +194,7 @@ def test_a_database_that_stays_away_ends_the_run_cleanly(
 ) -> None:
     monkeypatch.setattr("hpo.launch.outage.LONGEST_OUTAGE_SECONDS", 1.0)
     with Database.open(own_server.url) as database:
-        crew, _ = make_crew(database, tmp_path, SLEEPS, own_server.url)
+        crew, _ = make_crew(database, tmp_path, SLEEPS)
         with crew.working():
             Cluster(own_server.folder).stop()
             with pytest.raises(DatabaseError, match="bring it back"):

@@ -31,9 +31,9 @@ def test_a_study_without_workers_is_idle(played: PlayedStudy) -> None:
     assert not played.view.over()
 
 
-def test_a_study_with_a_worker_is_running(played: PlayedStudy, database_url: str) -> None:
+def test_a_study_with_a_worker_is_running(played: PlayedStudy) -> None:
     worker = new_worker_id()
-    with Database.open(database_url, application_name=session_name(worker)) as its_own:
+    with Database.open(played.database.url, application_name=session_name(worker)) as its_own:
         workers = Workers(its_own)
         workers.register("trial", played.record.id, "cpu", worker_id=worker)
         workers.phase(worker, "trial 4: batch 7 of 9")

@@ -204,16 +204,23 @@ def test_something_else_on_the_port_is_one_clear_line() -> None:
 
 
 @pytest.fixture
-def guest(database: Database) -> Iterator[str]:
+def owner(database_url: str) -> Iterator[sa.Engine]:
+    """The owner's access to an empty database."""
+    engine = sa.create_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def guest(owner: sa.Engine) -> Iterator[str]:
     """URL for a user who may use the database but not the schema of Optuna's tables."""
-    name = f"guest_{database.engine.url.database}"
-    with database.engine.begin() as connection:
-        connection.execute(sa.schema.DropSchema(SCHEMA, cascade=True))
+    name = f"guest_{owner.url.database}"
+    with owner.begin() as connection:
         connection.execute(sa.text("REVOKE CREATE ON SCHEMA public FROM public"))
         connection.execute(sa.text(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'"))
-    url = database.engine.url.set(username=name, password="secret")
+    url = owner.url.set(username=name, password="secret")
     yield url.render_as_string(hide_password=False)
-    with database.engine.begin() as connection:
+    with owner.begin() as connection:
         connection.execute(sa.text(f"DROP OWNED BY {name}"))
         connection.execute(sa.text(f"DROP ROLE {name}"))
 
@@ -224,10 +231,10 @@ def test_a_user_without_privileges_is_told_so(guest: str) -> None:
     assert "must be allowed to create schemas and tables" in message
 
 
-def test_a_user_who_cannot_make_optunas_tables_is_told_so(database: Database, guest: str) -> None:
+def test_a_user_who_cannot_make_optunas_tables_is_told_so(owner: sa.Engine, guest: str) -> None:
     name = sa.make_url(guest).username
-    with database.engine.begin() as connection:
-        grant = f"GRANT CREATE ON DATABASE {database.engine.url.database} TO {name}"
+    with owner.begin() as connection:
+        grant = f"GRANT CREATE ON DATABASE {owner.url.database} TO {name}"
         connection.execute(sa.text(grant))
     with (
         Database.open(guest) as opened,

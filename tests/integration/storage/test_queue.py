@@ -113,11 +113,11 @@ def test_each_request_is_claimed_exactly_once_by_threads(
 
 @pytest.mark.slow
 def test_each_request_is_claimed_exactly_once_by_processes(
-    queue: EvaluationQueue, lease: TrialLease, database_url: str
+    queue: EvaluationQueue, lease: TrialLease, database: Database
 ) -> None:
     for step in range(200):
         put(queue, lease, step)
-    jobs = [(database_url, lease.study_id, str(worker)) for worker in range(4)]
+    jobs = [(database.url, lease.study_id, str(worker)) for worker in range(4)]
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
         taken = list(pool.map(_claim_all_elsewhere, jobs))
     assert Counter(step for steps in taken for step in steps) == Counter(range(200))

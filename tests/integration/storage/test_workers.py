@@ -38,13 +38,11 @@ def test_a_session_name_fits() -> None:
     assert len(session_name(new_worker_id()).encode()) <= 63
 
 
-def test_a_worker_is_present_while_its_session_lives(
-    database: Database, database_url: str, study: int
-) -> None:
+def test_a_worker_is_present_while_its_session_lives(database: Database, study: int) -> None:
     workers = Workers(database)
     identifier = workers.register("evaluation", study, "cuda:1")
     assert workers.present(study) == []
-    with Database.open(database_url, application_name=session_name(identifier)):
+    with Database.open(database.url, application_name=session_name(identifier)):
         workers.phase(identifier, "generating")
         (row,) = workers.present(study)
         assert (row.id, row.kind, row.device) == (identifier, "evaluation", "cuda:1")
@@ -55,7 +53,6 @@ def test_a_worker_is_present_while_its_session_lives(
 
 def test_a_killed_workers_work_is_free_at_once(
     database: Database,
-    database_url: str,
     leases: TrialLeases,
     queue: EvaluationQueue,
     lease: TrialLease,
@@ -63,7 +60,7 @@ def test_a_killed_workers_work_is_free_at_once(
     queue.put(lease, step=1, examples=8, rung=None, checkpoint="c")
     workers = Workers(database)
     dead = new_worker_id()
-    arguments = [database_url, str(lease.study_id), dead]
+    arguments = [database.url, str(lease.study_id), dead]
     with subprocess.Popen(
         [sys.executable, "-c", WORKER, *arguments],
         stdin=subprocess.PIPE,

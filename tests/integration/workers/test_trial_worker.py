@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 
 import pytest
+import sqlalchemy as sa
 import torch
+from warm import WarmProcess
 from worker_lab import Lab, ScriptedEvaluator, leases_of, queue_of, story
 
 from hpo.search.study import StudySearch
@@ -16,6 +17,7 @@ from storage.checkpoints import CheckpointStore
 from storage.database import Database
 from storage.studies import Studies
 from storage.trials import TrialLeases
+from storage.workers import session_name
 from workers.session import open_session
 from workers.stop import StopSignal
 from workers.trial.worker import TrialWorker
@@ -167,9 +169,9 @@ def test_a_frozen_worker_whose_trial_was_taken_over_cannot_write(
     leases = leases_of(database, lab.spec)
     zombie = lab.start(log="zombie.log")
     wait_for(lambda: any(row.step > 0 for row in leases.rows()), lab)
-    zombie.send_signal(signal.SIGSTOP)
     holder = leases.rows()[0].worker_id
     assert holder is not None
+    wait_for(lambda: _frozen(zombie, holder, database), lab)
     TrialLeases(database, _study_id(database, lab), seconds=60).release_worker(holder)
     lab.start()
     with lab.evaluator() as evaluator:
@@ -181,6 +183,19 @@ def test_a_frozen_worker_whose_trial_was_taken_over_cannot_write(
     assert story(database, lab.spec) == told
     assert "taken over by another worker" in lab.log("zombie.log")
     assert [a.outcome for a in leases.attempts(0)] == ["lost", "finished"]
+
+
+def _frozen(worker: WarmProcess, identifier: str, database: Database) -> bool:
+    """Freeze a worker, outside of a transaction: what one has locked, all would wait for."""
+    worker.send_signal(signal.SIGSTOP)
+    busy = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND state <> 'idle'"
+    )
+    with database.engine.connect() as connection:
+        if connection.scalar(busy, {"name": session_name(identifier)}) == 0:
+            return True
+    worker.send_signal(signal.SIGCONT)
+    return False
 
 
 def _study_id(database: Database, lab: Lab) -> int:
@@ -257,7 +272,7 @@ def test_a_stop_of_the_study_reaches_a_worker_through_the_database(
 ) -> None:
     lab = make_lab(trials=2)
     queue = queue_of(database, lab.spec)
-    worker: subprocess.Popen[bytes] = lab.start()
+    worker = lab.start()
     wait_for(lambda: queue.pending(0) == 2, lab)
     Studies(database).request_stop(_study_id(database, lab))
     assert worker.wait(30) == 0, lab.log()

@@ -16,7 +16,7 @@ from storage.records import EvaluationRequest
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 Script = Callable[[Lab, ScriptedEvaluator], None]
-QUIET_SECONDS = 1.5
+QUIET_SECONDS = 1.0
 
 
 def _until_over(lab: Lab, step: Callable[[], None], seconds: float = 120) -> None:

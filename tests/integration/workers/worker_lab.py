@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from warm import WarmProcess, start_hpo
 
 from hpo.search.asha import verdicts
 from hpo.search.register import register
@@ -31,6 +31,7 @@ from workers.stop import StopSignal
 from workers.tiny import make_arithmetic, make_model
 
 LEASE_SECONDS = 20.0
+OPTIONS = ("--device", "cpu", "--lease-seconds", str(LEASE_SECONDS))
 
 STUDY = """
 name: {name}
@@ -48,10 +49,11 @@ training:
   effective_batch_size: {{choices: [4, 8]}}
   max_examples: {max_examples}
   max_length: 32
-evaluation: {{every: {{examples: 1000}}}}
+evaluation: {{every: {{examples: {every}}}}}
 sampler: {{type: tpe, seed: 3, startup_trials: 3}}
-pruner: {{type: asha, reduction_factor: 3, min_resource: 24}}
+pruner: {pruner}
 budget: {{trials: {trials}}}
+checkpoints: {checkpoints}
 """
 
 
@@ -69,7 +71,7 @@ class Lab:
     url: str
     home: Path
     spec: StudySpec
-    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    children: list[WarmProcess] = field(default_factory=list)
 
     @staticmethod
     def create(
@@ -81,6 +83,9 @@ class Lab:
         trials: int = 7,
         max_examples: int = 216,
         learning_rate: str = "{low: 1.0e-5, high: 1.0e-1, log: true}",
+        every: int = 1000,
+        pruner: str = "{type: asha, reduction_factor: 3, min_resource: 24}",
+        checkpoints: str = "{}",
     ) -> Lab:
         text = STUDY.format(
             name=name,
@@ -88,24 +93,22 @@ class Lab:
             trials=trials,
             max_examples=max_examples,
             learning_rate=learning_rate,
+            every=every,
+            pruner=pruner,
+            checkpoints=checkpoints,
         )
         spec = parse_study(text, "study.yaml", {})
         register(database, spec, home)
         return Lab(database.url, home, spec)
 
-    def start(self, kind: str = "trial", log: str = "worker.log") -> subprocess.Popen[bytes]:
+    def start(self, kind: str = "trial", log: str = "worker.log") -> WarmProcess:
         """A worker as a process of its own."""
-        command = [sys.executable, "-m", "hpo", "worker", kind, "--study", self.spec.name]
-        command += ["--device", "cpu", "--lease-seconds", str(LEASE_SECONDS)]
-        environment = {**os.environ, "HPO_DATABASE_URL": self.url, "HPO_HOME": str(self.home)}
-        with (self.home / log).open("ab") as stream:
-            child = subprocess.Popen(
-                command,
-                env=environment,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        child = start_hpo(
+            ["worker", kind, "--study", self.spec.name, *OPTIONS],
+            folder=self.home,
+            environment={**os.environ, "HPO_DATABASE_URL": self.url, "HPO_HOME": str(self.home)},
+            out=self.home / log,
+        )
         self.children.append(child)
         return child
 
@@ -114,9 +117,8 @@ class Lab:
 
     def kill_all(self) -> None:
         for child in self.children:
-            if child.poll() is None:
-                child.send_signal(signal.SIGCONT)
-                child.kill()
+            child.send_signal(signal.SIGCONT)
+            child.kill()
             child.wait()
 
     def options(self) -> WorkerOptions:

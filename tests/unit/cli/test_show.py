@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hpo.cli.show import Lines, best_lines, number, render, spec_lines
+from hpo.cli.show import Lines, best_lines, number, render, spec_lines, warning_lines
 from hpo.results.snapshot import Snapshot, TrialView, WorkerView
 from hpo.search.asha import Verdict
 from hpo.spec.load import load_study
@@ -86,6 +86,32 @@ def test_the_best_trial_beside_the_base_model() -> None:
         "  optimizer.learning_rate: 0.0001235",
         "  method: lora",
     ]
+
+
+def test_warnings_are_counted_in_the_table_and_told_below_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    warnings = [
+        {"name": "exploding_gradients", "step": 30, "message": "the norm is 50, usually 1"},
+        {"name": "overfitting", "step": 90, "message": "the loss is 2"},
+    ]
+    warned = replace(SNAPSHOT, trials=[replace(BEST, warnings=warnings), RUNNING])
+    lines = drawn(warned)
+    cells = [line.split("│")[0].strip() for line in lines]
+    assert "0 * !2" in cells
+    assert "1" in cells
+    assert lines[-1] == "! warnings, told by: hpo study show tiny"
+    told = [
+        "trial 0, batch 30: exploding_gradients: the norm is 50, usually 1",
+        "trial 0, batch 90: overfitting: the loss is 2",
+    ]
+    assert warning_lines(warned) == told
+    shown = Lines()
+    shown.update(warned)
+    shown.update(warned)
+    assert capsys.readouterr().out.splitlines()[-2:] == told
+    assert capsys.readouterr().out == ""
+    assert not any("!" in line for line in drawn(SNAPSHOT))
 
 
 def test_lines_tell_each_event_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,15 @@ def test_the_loss_is_the_sum_over_counted_tokens(model: Any) -> None:
     assert total.item() == pytest.approx(sum(by_hand(model, one) for one in UNEVEN), rel=1e-5)
 
 
+@pytest.mark.parametrize("most", [1, 2, 5, 100])
+def test_examples_per_forward_pass_can_be_limited(model: Any, most: int) -> None:
+    batches = list(loss.batches_by_length(UNEVEN, 1000, most=most))
+    assert max(map(len, batches)) == min(most, len(UNEVEN))
+    assert sum(map(len, batches)) == len(UNEVEN)
+    assert all(len(batch) == most for batch in batches[:-1])
+    assert evaluate(model, 1000, most=most).total == pytest.approx(evaluate(model, 1000).total)
+
+
 @pytest.mark.parametrize("tokens_per_batch", [1, 16, 1000])
 def test_the_loss_over_a_set_does_not_depend_on_its_batches(
     model: Any, tokens_per_batch: int

@@ -18,7 +18,7 @@ from workers.data.tokens.encoded import EncodedExample
 from workers.trial.loop.objective.objective import MicroLoss, Objective, StepObjective
 from workers.trial.loop.randomness import RandomStreams
 from workers.trial.loop.scaling import LossScale
-from workers.trial.model.reusable import AttachedModel
+from workers.trial.model.attached import AttachedModel
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from workers.trial.loop.objective.code_blocks import CodeBlocks
 from workers.trial.loop.objective.objective import Objective
 from workers.trial.loop.randomness import RandomStreams
 from workers.trial.loop.report import StepReport
+from workers.trial.model.attached import AttachedModel
 from workers.trial.model.needs import Kind
-from workers.trial.model.reusable import AttachedModel
 from workers.trial.optimizer.build import make_optimizer
 from workers.trial.optimizer.groups import peak_rate
 from workers.trial.optimizer.schedule import make_schedule

@@ -51,7 +51,7 @@ class AttachedModel:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Copies of the trainable weights, at full precision, in host memory."""
-        return {name: weight.detach().cpu().clone() for name, weight in self.trainable}
+        return {name: weight.detach().to("cpu", copy=True) for name, weight in self.trainable}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:

@@ -1,0 +1,1 @@
+"""Watching a trial's health, and warning of what goes wrong."""
