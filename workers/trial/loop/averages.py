@@ -66,7 +66,7 @@ class Averages:
     def state(self) -> dict[str, torch.Tensor]:
         """The averages by name, as copies in host memory; empty before they have started."""
         names = self._names if self.started else []
-        copies = (average.cpu().clone() for average in self._averages)
+        copies = (average.to("cpu", copy=True) for average in self._averages)
         return dict(zip(names, copies, strict=True))
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:

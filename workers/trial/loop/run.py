@@ -256,7 +256,7 @@ class TrainingRun:
 def _host_copy(tree: Any) -> Any:
     """The same nest of collections, its tensors copied into host memory."""
     if isinstance(tree, torch.Tensor):
-        return tree.detach().cpu().clone()
+        return tree.detach().to("cpu", copy=True)
     if isinstance(tree, dict):
         return {key: _host_copy(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
