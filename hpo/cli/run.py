@@ -41,7 +41,7 @@ def run(
     writes study_results.yaml when the budget is spent. Ctrl-C stops cleanly;
     run again, the study goes on where it was.
     """
-    from hpo.cli.show import best_lines, display
+    from hpo.cli.show import best_lines, display, failure_line
     from hpo.launch.run import RunOptions
     from hpo.launch.run import run as run_study
 
@@ -63,7 +63,7 @@ def run(
         print(f"not finished: {snapshot.ended} of {snapshot.budget} trials have ended")
         raise typer.Exit(130)
     if snapshot.best is None:
-        print("no trial was completed: widen the search space or raise the budget")
+        print(failure_line(snapshot))
         raise typer.Exit(1)
 
 
@@ -98,6 +98,7 @@ def validate(
     """
     from hpo.cli.show import spec_lines
     from hpo.launch.devices import training_device
+    from hpo.launch.fitting import require_fit
     from hpo.launch.home import variables
     from hpo.launch.inputs import check_device, check_inputs, check_model, make_inputs
     from hpo.results.data import data_lines
@@ -115,6 +116,7 @@ def validate(
         require_device(spec, TrainingDevice(device), study)
     make_inputs(study)
     data = check_inputs(absolute_inputs(spec))
+    require_fit(spec, data, study)
     found = [f"model: {check_model(spec.model.path)}", *data_lines(data.as_dict())]
     for line in [*spec_lines(spec), *found, *data.warnings(), "valid"]:
         print(local(line))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from hpo.results.snapshot import Snapshot, TrialView
     from hpo.search.asha import Verdict
 
+MOST_COLUMNS = 6
+"""Parameters that have a column each; more of them share one."""
 STYLES = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red"}
 
 
@@ -96,18 +98,20 @@ def render(snapshot: Snapshot) -> RenderableType:
 
 def _table(snapshot: Snapshot) -> Table:
     table = Table(show_edge=False, pad_edge=False)
-    names = _parameter_names(snapshot)
-    for name in ("trial", "state", *(n.rsplit(".", 1)[-1] for n in names)):
+    names = short_names(_parameter_names(snapshot))
+    together = len(names) > MOST_COLUMNS
+    for name in ("trial", "state", *(["parameters"] if together else names.values())):
         table.add_column(name)
-    for name in ("batch", "loss", "accuracy", "rank"):
+    for name in ("batch", "loss", "accuracy"):
         table.add_column(name)
+    table.add_column("rank", min_width=12)
     for trial in snapshot.trials:
         star = " *" if trial.number == snapshot.best else ""
         mark = f" !{len(trial.warnings)}" if trial.warnings else ""
         table.add_row(
             f"{trial.number}{star}{mark}",
             Text(trial.state.lower(), style=STYLES.get(trial.state, "")),
-            *(Text(number(trial.parameters.get(name))) for name in names),
+            *map(Text, [_spelled(trial, names)] if together else _cells(trial, names)),
             str(trial.step or ""),
             number(trial.loss),
             number(trial.accuracy),
@@ -124,6 +128,31 @@ def _parameter_names(snapshot: Snapshot) -> list[str]:
     return list(names)
 
 
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """For each dotted name the last parts of it that no other one ends with."""
+    return {name: _shortest(name, [other for other in names if other != name]) for name in names}
+
+
+def _shortest(name: str, others: Sequence[str]) -> str:
+    parts = name.split(".")
+    for begin in range(len(parts) - 1, 0, -1):
+        end = ".".join(parts[begin:])
+        if not any(f".{other}".endswith(f".{end}") for other in others):
+            return end
+    return name
+
+
+def _cells(trial: TrialView, names: Mapping[str, str]) -> list[str]:
+    """A trial's parameters; one that it does not have is an empty cell."""
+    drawn = trial.parameters
+    return [parameter_value(drawn[name]) if name in drawn else "" for name in names]
+
+
+def _spelled(trial: TrialView, names: Mapping[str, str]) -> str:
+    drawn = trial.parameters.items()
+    return "\n".join(f"{names[name]}={parameter_value(value)}" for name, value in drawn)
+
+
 def best_lines(snapshot: Snapshot) -> list[str]:
     """The best trial and its parameters, beside the base model."""
     lines: list[str] = []
@@ -135,7 +164,7 @@ def best_lines(snapshot: Snapshot) -> list[str]:
         if best.accuracy is not None:
             scores += f", accuracy {number(best.accuracy)}"
         lines.append(f"best trial: {best.number}, batch {best.best_step}: {scores}")
-        lines += [f"  {name}: {number(value)}" for name, value in best.parameters.items()]
+        lines += [f"  {name}: {parameter_value(value)}" for name, value in best.parameters.items()]
     if snapshot.base_test is not None:
         lines.append(f"test set: base model {_scores(snapshot.base_test)}")
     if snapshot.best_test is not None:
@@ -150,6 +179,14 @@ def warning_lines(snapshot: Snapshot) -> list[str]:
         for trial in snapshot.trials
         for warning in trial.warnings
     ]
+
+
+def failure_line(snapshot: Snapshot) -> str:
+    """Why no trial was completed, and what to do."""
+    reasons = [trial.reason for trial in snapshot.trials if trial.state == "FAIL"]
+    if reasons and len(reasons) == len(snapshot.trials):
+        return f"no trial was completed: each failed, the last with: {reasons[-1]}"
+    return "no trial was completed: widen the search space or raise the budget"
 
 
 def spec_lines(spec: StudySpec) -> list[str]:
@@ -174,10 +211,17 @@ def number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def parameter_value(value: object) -> str:
+    """A drawn value in few characters, as a study file has it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return number(value)
+
+
 def _range(parameter: Parameter) -> str:
     node = parameter.node
     if isinstance(node, Choices):
-        return "one of " + ", ".join(map(str, node.labels))
+        return "one of " + ", ".join(map(parameter_value, node.labels))
     scale = ", log scale" if node.log else ""
     return f"{node.low:g} to {node.high:g}{scale}{', whole' if parameter.integer else ''}"
 
@@ -205,7 +249,7 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _event(trial: TrialView, snapshot: Snapshot) -> str:
-    parameters = ", ".join(f"{n}={number(v)}" for n, v in trial.parameters.items())
+    parameters = ", ".join(f"{n}={parameter_value(v)}" for n, v in trial.parameters.items())
     if trial.state == "RUNNING" and not trial.rungs:
         return f"trial {trial.number} started: {parameters}"
     if trial.state == "RUNNING":

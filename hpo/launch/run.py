@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hpo.launch.crew import Crew, Display
 from hpo.launch.devices import training_device, trial_memory_fraction
+from hpo.launch.fitting import require_fit
 from hpo.launch.home import configured_url, database_url, home, variables
 from hpo.launch.inputs import check_device, check_inputs, check_output, make_inputs
 from hpo.launch.processes import Child, WorkerKind, dashboard, free_port, worker
@@ -54,7 +55,9 @@ def prepare(study: str) -> tuple[StudySpec, DataReport]:
 def _with_inputs(study: str, spec: StudySpec) -> tuple[StudySpec, DataReport]:
     make_inputs(study)
     spec = absolute_inputs(spec)
-    return spec, check_inputs(spec)
+    data = check_inputs(spec)
+    require_fit(spec, data, study)
+    return spec, data
 
 
 def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Path, bool]:

@@ -203,5 +203,6 @@ def _row(trial: TrialView) -> _Row:
             "attempts": trial.attempts,
             "seconds": round(trial.seconds, 1) if trial.seconds is not None else None,
             "reason": trial.reason,
+            "warnings": [warning["name"] for warning in trial.warnings],
         }
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from hpo.spec.errors import Problem, SpecError
 from hpo.spec.space import SearchSpace
-from hpo.spec.study import StudySpec
+from hpo.spec.study import StudySpec, Tracking
 from hpo.spec.training.devices import TrainingDevice, device_problems
 
 
@@ -47,6 +47,7 @@ def contradictions(spec: StudySpec, space: SearchSpace) -> Iterator[Problem]:
     if True in space.extremes("quality_weighting") and spec.data.quality is None:
         allowed = "a quality section, which training.quality_weighting needs"
         yield Problem("data.quality", "nothing", allowed)
+    yield from _without_effect(spec)
 
 
 def require_device(spec: StudySpec, device: TrainingDevice, shown: str) -> None:
@@ -60,6 +61,18 @@ def require_device(spec: StudySpec, device: TrainingDevice, shown: str) -> None:
             problems[replace(found, path=f"training.{found.path}")] = None
     if problems:
         raise SpecError(shown, list(problems))
+
+
+def _without_effect(spec: StudySpec) -> Iterator[Problem]:
+    """Options that another one leaves nothing to do."""
+    kept = spec.checkpoints
+    if kept.keep == "all" and kept.keep_last:
+        allowed = "0 with keep: all, which keeps the last ones too; total_limit bounds their number"
+        yield Problem("checkpoints.keep_last", str(kept.keep_last), allowed)
+    every = spec.tracking.log_every
+    if spec.tracking.wandb is None and every != Tracking().log_every:
+        allowed = "nothing without tracking.wandb, as no training curves are drawn"
+        yield Problem("tracking.log_every", str(every), allowed)
 
 
 def _other_completions(spec: StudySpec, fields: list[str]) -> Iterator[Problem]:

@@ -299,7 +299,8 @@ def _parse_choices(node: Mapping[str, Any], path: str, problems: list[Problem]) 
         _parse(option, f"{path}.choices.{index}", problems) for index, option in enumerate(options)
     )
     labels = tuple(_label(option, index, parsed) for index, option in enumerate(parsed))
-    if len({(type(label), label) for label in labels}) < len(labels):
+    # 1 and 1.0 are the same.
+    if len(set(labels)) < len(labels):
         problems.append(Problem(f"{path}.choices", repr(options), "options that differ"))
     return Choices(labels, parsed)
 
@@ -308,7 +309,7 @@ def _label(option: Any, index: int, options: tuple[Any, ...]) -> Scalar:
     if option is None or isinstance(option, str | int | float | bool):
         return option
     if isinstance(option, list):
-        return ",".join(str(item) for item in option)
+        return ",".join(str(item) for item in option) or "none"
     if isinstance(option, Mapping) and isinstance(option.get("type"), str):
         kinds = [other.get("type") for other in options if isinstance(other, Mapping)]
         if kinds.count(option["type"]) == 1:

@@ -50,7 +50,8 @@ class ModelSpec(Strict):
     """Local folder or hub name."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Type in which the model is served and a frozen base is kept; trained
-    weights are float32 with bfloat16 autocast unless this is float32."""
+    weights are float32, under bfloat16 autocast unless this is float32 or
+    `training.compute.precision` says otherwise."""
 
 
 class Every(Strict):

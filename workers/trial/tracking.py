@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from netrc import NetrcParseError, netrc
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from hpo.search.course import Point
@@ -91,9 +92,12 @@ def _wandb_run(
 
     config = spec.tracking.wandb
     assert config is not None
+    directory = Path(config.directory or record.checkpoints)
     # A study that was deleted and made again has runs of its own.
     made = record.created_at.strftime("%y%m%d%H%M%S")
     try:
+        # Else wandb warns, and may take the folder for temporary files.
+        directory.mkdir(parents=True, exist_ok=True)
         return wandb.init(
             project=config.project,
             entity=config.entity,
@@ -102,11 +106,11 @@ def _wandb_run(
             id=f"{spec.name}-{made}-{number:05d}".replace(".", "-"),
             resume="allow",
             mode=wandb_mode(config),
-            dir=config.directory or record.checkpoints,
+            dir=directory,
             config=dict(parameters),
             settings=wandb.Settings(silent=True, console="off"),
         )
-    except wandb.errors.Error as error:
+    except (wandb.errors.Error, OSError) as error:
         logger.warning("trial %d is not tracked: %s", number, error)
         return None
 

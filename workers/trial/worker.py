@@ -32,6 +32,7 @@ from workers.faults import is_environment_fault
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopSignal
 from workers.trial.attempt import Attempt, renewer_of
+from workers.trial.epochs import require_all_used
 from workers.trial.evaluations import Evaluations
 from workers.trial.failures import (
     BaseModelChanged,
@@ -180,6 +181,8 @@ class TrialWorker:
         parameters = session.search.fresh(lease.trial_id).params
         logger.info("trial %d, attempt %d: %s", lease.number, lease.fence, parameters)
         renewer = renewer_of(session, lease)
+        examples = self._examples(config)
+        require_all_used(config, len(examples))
         with ExitStack() as stack:
             with renewer.through():
                 attached = stack.enter_context(self.model.attach(config))
@@ -189,7 +192,7 @@ class TrialWorker:
             run = TrainingRun(
                 attached,
                 config,
-                self._examples(config),
+                examples,
                 pad_id=pad_id(self.tokenizer),
                 device=self.device,
                 code=self._code(config),
@@ -264,8 +267,8 @@ class TrialWorker:
                 )
             if not len(cut.examples):
                 raise InvalidTrial(
-                    f"nothing that is learned is left of the training set at {config.max_length} "
-                    "tokens; allowed: a larger max_length"
+                    f"training.max_length: given {config.max_length}, at which nothing that is "
+                    "learned is left of the training set; allowed: more than that"
                 )
             self._cut[key] = cut.examples
         return self._cut[key]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hpo.spec.errors import Problem
-from hpo.spec.training.features import IN_ORDER, ablated, active, switched_on
+from hpo.spec.training.features import IN_ORDER, ablated, active, begins, switched_on
 
 if TYPE_CHECKING:
     from hpo.spec.training.config import TrainingConfig
@@ -50,21 +50,33 @@ def _idle_names(config: TrainingConfig) -> Iterator[Problem]:
     shown = ", ".join(sorted(on)) or "none"
     for name in config.ablation:
         if name not in on:
-            yield Problem("ablation", name, f"features that are given ({shown})")
+            allowed = f"features that are given ({shown}), whatever else is drawn"
+            yield Problem("ablation", name, allowed)
     for later, epoch in config.from_epoch:
         if epoch is not None and later not in on:
-            allowed = f"nothing, as the feature is off; features that are given: {shown}"
+            allowed = (
+                f"nothing where the feature is off; features that are given: {shown}; to search "
+                f"whether it is on, give it and ablation: {{choices: [[], [{later}]]}}"
+            )
             yield Problem(f"from_epoch.{later}", f"{epoch:g}", allowed)
 
 
 def _never_on(config: TrainingConfig) -> Iterator[Problem]:
-    """Features that begin when the trial has ended."""
-    if config.epochs is None:
-        return
-    for name in sorted(switched_on(config) - active(config, config.epochs * (1 - 1e-9))):
+    if config.epochs is not None:
+        yield from never_on(config, config.epochs * (1 - 1e-9), config.epochs)
+
+
+def never_on(config: TrainingConfig, last: float, epochs: float) -> Iterator[Problem]:
+    """Features that begin when a trial has ended; paths begin below `training`.
+
+    `last` is the epoch at which the last step begins, of `epochs` in all.
+    """
+    config = ablated(config)
+    for name in sorted(switched_on(config) - active(config, last)):
         path = f"from_epoch.{name}"
         if name == "dynamic_curriculum":
             path = "order.dynamic_curriculum.warmup_epochs"
         elif name == "ema" and getattr(config.from_epoch, name) is None:
             path = "regularisation.ema.warmup_epochs"
-        yield Problem(path, f"the end of {config.epochs:g} epochs", "fewer than epochs")
+        given = f"{begins(config, name):g} where a trial ends after {epochs:.3g} epochs"
+        yield Problem(path, given, "less than that, or longer trials")

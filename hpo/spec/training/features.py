@@ -66,14 +66,15 @@ def ablated(config: TrainingConfig) -> TrainingConfig:
 def active(config: TrainingConfig, epoch: float) -> frozenset[Feature]:
     """Features that are on after so many epochs; a part of an epoch counts as such."""
     config = ablated(config)
-    return frozenset(name for name in switched_on(config) if epoch >= _begins(config, name))
+    return frozenset(name for name in switched_on(config) if epoch >= begins(config, name))
 
 
-def _begins(config: TrainingConfig, feature: Feature) -> float:
+def begins(config: TrainingConfig, feature: Feature) -> float:
+    """The epoch from which a feature that is given is on."""
     given: float | None = getattr(config.from_epoch, feature, None)
-    begins = given or 0.0
+    first = given or 0.0
     if feature == "ema" and config.regularisation.ema is not None:
-        return max(begins, config.regularisation.ema.warmup_epochs)
+        return max(first, config.regularisation.ema.warmup_epochs)
     if feature == "dynamic_curriculum" and config.order.dynamic_curriculum is not None:
-        return max(begins, config.order.dynamic_curriculum.warmup_epochs)
-    return begins
+        return max(first, config.order.dynamic_curriculum.warmup_epochs)
+    return first

@@ -26,7 +26,7 @@ class DynamicCurriculum(Strict):
     """
 
     warmup_epochs: NonNegativeFloat = 1.0
-    """Epochs of plain order, in which losses are collected."""
+    """Epochs of the order that is given otherwise, in which losses are collected."""
     strength: PositiveFloat = 1.0
     """Exponent of the loss."""
 

@@ -6,7 +6,16 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from hpo.cli.show import Lines, best_lines, number, render, spec_lines, warning_lines
+from hpo.cli.show import (
+    Lines,
+    best_lines,
+    failure_line,
+    number,
+    render,
+    short_names,
+    spec_lines,
+    warning_lines,
+)
 from hpo.results.snapshot import Snapshot, TrialView, WorkerView
 from hpo.search.asha import Verdict
 from hpo.spec.load import load_study
@@ -67,6 +76,40 @@ def test_a_study_as_a_table() -> None:
     assert [cell.strip() for cell in best[:3]] == ["0 *", "complete", "0.0001235"]
     assert running[-1].strip() == "1/3 at 100"
     assert pruned[-1].strip() == "2/2 at 300"
+
+
+def test_null_is_a_value_and_what_was_not_drawn_is_none() -> None:
+    on = replace(BEST, parameters={"rdrop": "on", "rdrop.on.alpha": 0.5, "dora": True})
+    off = replace(RUNNING, parameters={"rdrop": None, "dora": False})
+    lines = drawn(replace(SNAPSHOT, trials=[on, off]))
+    first, second = ([cell.strip() for cell in line.split("│")] for line in lines[4:6])
+    assert first[2:5] == ["on", "0.5", "true"]
+    assert second[2:5] == ["null", "", "false"]
+    assert "  dora: true" in best_lines(replace(SNAPSHOT, trials=[on]))
+
+
+def test_names_are_as_long_as_it_takes_to_tell_them_apart() -> None:
+    names = ["method.lora.alpha", "rdrop.on.alpha", "neftune.on.alpha", "seed", "seeds.seed"]
+    assert list(short_names(names).values()) == [
+        "lora.alpha",
+        "rdrop.on.alpha",
+        "neftune.on.alpha",
+        "seed",
+        "seeds.seed",
+    ]
+
+
+def test_many_parameters_share_a_column() -> None:
+    many = replace(BEST, parameters={f"a.p{index}": index for index in range(9)})
+    lines = drawn(replace(SNAPSHOT, trials=[many]))
+    assert [cell.strip() for cell in lines[2].split("┃")][2:4] == ["parameters", "batch"]
+    assert [line.split("│")[2].strip() for line in lines[4:13]] == [f"p{i}={i}" for i in range(9)]
+
+
+def test_trials_that_all_failed_say_why() -> None:
+    assert "widen the search space" in failure_line(SNAPSHOT)
+    alone = failure_line(replace(SNAPSHOT, trials=[FAILED]))
+    assert alone.endswith("each failed, the last with: KeyError: [/bold] of [red]")
 
 
 def test_an_errors_words_are_shown_as_they_are() -> None:

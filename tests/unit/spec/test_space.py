@@ -126,6 +126,13 @@ def test_null_and_false_are_options_too() -> None:
     assert resolved(space, {"gradient_clipping": None}).gradient_clipping is None
 
 
+def test_an_empty_list_has_a_name() -> None:
+    ablation = "regularisation: {ema: {}}\nablation: {choices: [[], [ema]]}\n"
+    node = names(space_of(f"{CONDITIONAL}{ablation}"))["ablation"].node
+    assert isinstance(node, Choices)
+    assert node.labels == ("none", "ema")
+
+
 def test_corners_take_every_end_and_every_option() -> None:
     space = space_of(CONDITIONAL)
     assert sorted(space.extremes("effective_batch_size")) == [4, 16]
@@ -176,6 +183,7 @@ def test_a_hidden_option_is_checked_too() -> None:
         ("{choices: []}", ".choices: given []; allowed: a list of one option or more"),
         ("{choices: 3}", ".choices: given 3; allowed: a list of one option or more"),
         ("{choices: [1, 1]}", ".choices: given [1, 1]; allowed: options that differ"),
+        ("{choices: [1, 1.0]}", ".choices: given [1, 1.0]; allowed: options that differ"),
         ("{choices: [1], log: true}", ".log: given an unknown key; allowed: choices alone"),
         (
             "{low: 1, high: 2, stpe: 1}",

@@ -101,16 +101,18 @@ def test_ablation_takes_features_out() -> None:
         ),
         (
             "from_epoch: {neftune: 2}",
-            "training.from_epoch.neftune: given 2; allowed: nothing, as the feature is off",
+            "training.from_epoch.neftune: given 2; allowed: nothing where the feature is off",
         ),
         (
             "epochs: 2\n  regularisation: {ema: {warmup_epochs: 2}}",
-            "training.regularisation.ema.warmup_epochs: given the end of 2 epochs; allowed: fewer",
+            "training.regularisation.ema.warmup_epochs: given 2 where a trial ends after 2 epochs; "
+            "allowed: less",
         ),
         (
             "epochs: 3\n  regularisation: {label_smoothing: 0.1}\n"
             "  from_epoch: {label_smoothing: 3}",
-            "training.from_epoch.label_smoothing: given the end of 3 epochs; allowed: fewer",
+            "training.from_epoch.label_smoothing: given 3 where a trial ends after 3 epochs; "
+            "allowed: less",
         ),
         (
             "order: {length_buckets: 4, curriculum: {}}",
@@ -140,6 +142,35 @@ def test_ablation_takes_features_out() -> None:
 )
 def test_options_that_exclude_each_other_are_refused(text: str, line: str) -> None:
     lines = refused(with_training(text))
+    assert len(lines) == 1
+    assert lines[0].startswith(line)
+
+
+def test_a_feature_that_is_searched_beside_null_cannot_wait_for_its_epoch() -> None:
+    searched = "regularisation: {rdrop: {choices: [null, {alpha: 0.1}]}}\n  from_epoch: {rdrop: 1}"
+    lines = refused(with_training(searched))
+    assert len(lines) == 1
+    remedy = "ablation: {choices: [[], [rdrop]]}"
+    assert remedy in lines[0]
+    given = f"regularisation: {{rdrop: {{alpha: 0.1}}}}\n  from_epoch: {{rdrop: 1}}\n  {remedy}"
+    parsed(with_training(given))
+
+
+@pytest.mark.parametrize(
+    ("section", "line"),
+    [
+        (
+            "checkpoints: {keep: all, keep_last: 2}",
+            "checkpoints.keep_last: given 2; allowed: 0 with keep: all",
+        ),
+        (
+            "tracking: {log_every: 5}",
+            "tracking.log_every: given 5; allowed: nothing without tracking.wandb",
+        ),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(section: str, line: str) -> None:
+    lines = refused(f"{with_training('seed: 1')}{section}\n")
     assert len(lines) == 1
     assert lines[0].startswith(line)
 

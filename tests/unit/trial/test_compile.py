@@ -90,6 +90,7 @@ def test_a_second_trial_of_a_kind_compiles_nothing(
     model.verify()
 
 
+@pytest.mark.exhaustive
 def test_trials_of_other_kinds_in_between_keep_what_was_compiled(
     model: ReusableModel, backend: Counting, examples: list[EncodedExample]
 ) -> None:
@@ -112,7 +113,7 @@ def interrupted(model: ReusableModel) -> None:
         raise KeyboardInterrupt
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_more_kinds_of_trials_than_torch_would_keep(
     model: ReusableModel, backend: Counting, examples: list[EncodedExample]
 ) -> None:

@@ -104,7 +104,7 @@ def test_resumed_equals_uninterrupted_to_the_last_bit(
             reports.append(told(run.train_batch()))
             states.append(run.state())
         wanted = served(run, tmp_path / "whole")
-    for step in (0, 3, 5, 9):
+    for step in (3, 6):
         torch.save(states[step], tmp_path / "training_state.pt")
         with reusable.attach(config) as attached:
             resumed = start(attached, config, weighed)

@@ -35,6 +35,8 @@ from workers.trial.optimizer.groups import peak_rate
 from workers.trial.optimizer.schedule import make_schedule
 
 STATE_FILE = "training_state.pt"
+STATE_VERSION = 1
+"""Raised whenever a state holds other things than before."""
 
 
 class TrainingRun:
@@ -250,7 +252,7 @@ class TrainingRun:
 
     def _identity(self) -> dict[str, Any]:
         config = self._config.model_dump_json(exclude={"compute": MECHANICAL})
-        return {"config": config, "examples": len(self._examples)}
+        return {"state": STATE_VERSION, "config": config, "examples": len(self._examples)}
 
 
 def _host_copy(tree: Any) -> Any:
