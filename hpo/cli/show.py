@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from hpo.results.snapshot import Snapshot, TrialView
     from hpo.search.asha import Verdict
 
-MOST_COLUMNS = 6
+COLUMNS = ("batch", "loss", "accuracy", "rank")
+"""What is shown of a trial behind its parameters."""
+MOST_COLUMNS = 4
 """Parameters that have a column each; more of them share one."""
 STYLES = {"RUNNING": "cyan", "COMPLETE": "green", "PRUNED": "yellow", "FAIL": "red"}
 
@@ -100,11 +102,8 @@ def _table(snapshot: Snapshot) -> Table:
     table = Table(show_edge=False, pad_edge=False)
     names = short_names(_parameter_names(snapshot))
     together = len(names) > MOST_COLUMNS
-    for name in ("trial", "state", *(["parameters"] if together else names.values())):
+    for name in ("trial", "state", *(["parameters"] if together else names.values()), *COLUMNS):
         table.add_column(name)
-    for name in ("batch", "loss", "accuracy"):
-        table.add_column(name)
-    table.add_column("rank", min_width=12)
     for trial in snapshot.trials:
         star = " *" if trial.number == snapshot.best else ""
         mark = f" !{len(trial.warnings)}" if trial.warnings else ""
@@ -129,8 +128,9 @@ def _parameter_names(snapshot: Snapshot) -> list[str]:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """For each dotted name the last parts of it that no other one ends with."""
-    return {name: _shortest(name, [other for other in names if other != name]) for name in names}
+    """For each dotted name the last parts of it that no other one, or column, ends with."""
+    taken = [*names, *COLUMNS]
+    return {name: _shortest(name, [other for other in taken if other != name]) for name in names}
 
 
 def _shortest(name: str, others: Sequence[str]) -> str:
@@ -150,7 +150,7 @@ def _cells(trial: TrialView, names: Mapping[str, str]) -> list[str]:
 
 def _spelled(trial: TrialView, names: Mapping[str, str]) -> str:
     drawn = trial.parameters.items()
-    return "\n".join(f"{names[name]}={parameter_value(value)}" for name, value in drawn)
+    return ", ".join(f"{names[name]}={parameter_value(value)}" for name, value in drawn)
 
 
 def best_lines(snapshot: Snapshot) -> list[str]:

@@ -186,7 +186,7 @@ class Tracking(Strict):
     wandb: WandbTracking | None = None
     """Off by default."""
     log_every: PositiveInt = 10
-    """Optimizer steps between two points of the training curves."""
+    """Optimizer steps between two points of the training curves; needs `wandb`."""
 
 
 def _device(value: str) -> str:

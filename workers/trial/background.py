@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import IO, Any, cast
+
+logger = logging.getLogger(__name__)
 
 
 class Abandoned(Exception):
@@ -36,6 +39,10 @@ class Background:
     ) -> None:
         self._abandoned = True
         self._executor.shutdown(wait=True)
+        failed = None if self._job is None else self._job.exception()
+        if failed is not None and not _comes_of_leaving(failed):
+            # Too late to be raised: what was wanted of the job is no longer.
+            logger.warning("left undone at the end: %s: %s", type(failed).__name__, failed)
 
     def check(self) -> None:
         """Raise what the job raised, if it is over."""
@@ -61,6 +68,13 @@ class Background:
     def stream(self, file: IO[bytes]) -> IO[bytes]:
         """For the job itself: a file whose `write` raises Abandoned then."""
         return cast(IO[bytes], WantedStream(file, self.require_wanted))
+
+
+def _comes_of_leaving(error: BaseException | None) -> bool:
+    """Whether a job failed because it was abandoned, whatever torch made of that."""
+    while error is not None and not isinstance(error, Abandoned):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 class WantedStream:

@@ -103,7 +103,7 @@ class Saver:
             self.run.save_checkpoint(draft.directory)
         except SafetensorError as error:
             draft.discard()
-            raise NotWritten(f"{address}: {error}") from error
+            raise self._not_written(address, error) from error
         except BaseException:
             draft.discard()
             raise
@@ -140,8 +140,15 @@ class Saver:
         with file.open("wb") as stream:
             try:
                 torch.save(state, self.background.stream(stream))
-            except RuntimeError as error:
-                raise NotWritten(f"{file}: {error}") from error
+            except (OSError, RuntimeError) as error:
+                # Torch may tell where it stood; what the disk said lies below then.
+                raise self._not_written(file, _disk_error(error) or error) from error
+
+    def _not_written(self, name: object, reason: object) -> NotWritten:
+        return NotWritten(
+            f"{name}: {reason}; make room in {self.session.checkpoints.root}, then run the study "
+            "again: it goes on where it was"
+        )
 
     def _publish(self, draft: Draft, moment: _Moment) -> None:
         try:
@@ -150,6 +157,14 @@ class Saver:
         except BaseException:
             draft.discard()
             raise
+
+
+def _disk_error(error: BaseException) -> str | None:
+    """What the system said, if that is what an error comes from."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    below = error.__cause__ or error.__context__
+    return None if below is None else _disk_error(below)
 
 
 def checkpoint_bytes(attached: AttachedModel) -> int:

@@ -89,13 +89,13 @@ def test_null_is_a_value_and_what_was_not_drawn_is_none() -> None:
 
 
 def test_names_are_as_long_as_it_takes_to_tell_them_apart() -> None:
-    names = ["method.lora.alpha", "rdrop.on.alpha", "neftune.on.alpha", "seed", "seeds.seed"]
+    names = ["method.lora.alpha", "rdrop.on.alpha", "neftune.on.alpha", "a.lora.rank", "a.seed"]
     assert list(short_names(names).values()) == [
         "lora.alpha",
         "rdrop.on.alpha",
         "neftune.on.alpha",
+        "lora.rank",
         "seed",
-        "seeds.seed",
     ]
 
 
@@ -103,7 +103,7 @@ def test_many_parameters_share_a_column() -> None:
     many = replace(BEST, parameters={f"a.p{index}": index for index in range(9)})
     lines = drawn(replace(SNAPSHOT, trials=[many]))
     assert [cell.strip() for cell in lines[2].split("┃")][2:4] == ["parameters", "batch"]
-    assert [line.split("│")[2].strip() for line in lines[4:13]] == [f"p{i}={i}" for i in range(9)]
+    assert lines[4].split("│")[2].strip() == ", ".join(f"p{i}={i}" for i in range(9))
 
 
 def test_trials_that_all_failed_say_why() -> None:

@@ -54,6 +54,37 @@ def test_leaving_abandons_the_job_and_waits_for_it() -> None:
     assert ended == [Abandoned]
 
 
+def test_what_fails_too_late_to_be_raised_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    with Background() as background:
+        background.begin(fail)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "OSError: [Errno 28] No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize("size", [100, 1_000_000])
+def test_what_fails_because_it_was_abandoned_is_not(
+    size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, left = threading.Event(), threading.Event()
+
+    def save() -> None:
+        begun.set()
+        left.wait(10)
+        try:
+            torch.save(torch.zeros(size), background.stream(io.BytesIO()))
+        except RuntimeError as error:
+            raise OSError("not written") from error
+
+    with Background() as background:
+        background.begin(save)
+        assert begun.wait(10)
+        threading.Timer(0.05, left.set).start()
+    assert caplog.records == []
+
+
 def test_a_stream_takes_what_torch_saves() -> None:
     file = io.BytesIO()
     with Background() as background:

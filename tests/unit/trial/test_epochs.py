@@ -23,7 +23,10 @@ def config(**fields: Any) -> TrainingConfig:
     )
 
 
-LATE: dict[str, Any] = {"regularisation": {"label_smoothing": 0.1}, "from_epoch": {"label_smoothing": 0.9}}
+LATE: dict[str, Any] = {
+    "regularisation": {"label_smoothing": 0.1},
+    "from_epoch": {"label_smoothing": 0.9},
+}
 WARM: dict[str, Any] = {"order": {"dynamic_curriculum": {}}}
 
 

@@ -156,6 +156,9 @@ def test_bitsandbytes_needs_the_package(monkeypatch: pytest.MonkeyPatch) -> None
         ({"max_examples": 65}, 3),
         ({"epochs": 2.0}, 7),
         ({"epochs": 0.1}, 1),
+        # 2.24 x 100 is a little more than 224 in floating point.
+        ({"epochs": 2.24}, 7),
+        ({"epochs": 1e-9}, 1),
         ({"max_batches": 9, "max_examples": 128, "epochs": 100.0}, 4),
     ],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any, cast
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from hpo.spec.training.config import TrainingConfig
 from storage.checkpoints import CheckpointStore
 from workers.data.tokens.encoded import EncodedExample
 from workers.faults import is_environment_fault
-from workers.trial.background import Background
+from workers.trial.background import Background, WantedStream
 from workers.trial.loop.run import STATE_FILE, TrainingRun
 from workers.trial.model.reusable import ReusableModel
 from workers.trial.saving import NotWritten, Saver, checkpoint_bytes, size_of, tensors_of
@@ -63,4 +65,33 @@ def test_weights_that_cannot_be_written_are_no_fault_of_the_trial(tmp_path: Path
         with pytest.raises(NotWritten, match="No space left") as caught:
             saver.save(evaluate=True, rung=None, state=False)
     assert is_environment_fault(caught.value)
+    assert store.stored() == []
+
+
+class FullDisk(Background):
+    """Writes onto a disk with little room."""
+
+    def stream(self, file: IO[bytes]) -> IO[bytes]:
+        class Full(WantedStream):
+            def write(self, data: Any) -> int:
+                if file.tell() > 1 << 16:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return super().write(data)
+
+        return cast(IO[bytes], Full(file, self.require_wanted))
+
+
+@pytest.mark.parametrize("size", [20_000, 1_000_000])
+def test_a_state_that_cannot_be_written_says_what_the_disk_said(tmp_path: Path, size: int) -> None:
+    store = CheckpointStore(tmp_path)
+    checkpoints = SimpleNamespace(disk_budget_gib=None)
+    session: Any = SimpleNamespace(checkpoints=store, spec=SimpleNamespace(checkpoints=checkpoints))
+    lease: Any = SimpleNamespace(number=0, fence=1)
+    state = {"weights": torch.zeros(size)}
+    run: Any = SimpleNamespace(step=1, examples_seen=4, kind="full", state=lambda: state)
+    with FullDisk() as background:
+        saver = Saver(session, lease, run, cast(Any, None), background, 100, None, 0)
+        saver.save(evaluate=False, rung=None, state=True)
+        with pytest.raises(NotWritten, match=r"training_state\.pt: No space left on device; make "):
+            background.wait()
     assert store.stored() == []

@@ -13,18 +13,12 @@ import torch
 from hpo.spec.training.config import TrainingConfig
 from workers.data.tokens.encoded import EncodedExample, lengths_of
 from workers.trial.failures import DoesNotFit
+from workers.trial.memory import in_short, is_out_of_memory
 
 T = TypeVar("T")
 
 PADDED_TOKENS = {"cpu": 8192, "cuda": 65536}
 """Padded tokens of a micro-batch to begin with, by type of device."""
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out; cuBLAS says so by a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
 
 
 class MicroBatch:
@@ -40,9 +34,8 @@ class MicroBatch:
         """What is given, or as many of the longest rows as a device of this type should take."""
         if config.compute.micro_batch is not None:
             return cls(min(config.effective_batch_size, config.compute.micro_batch))
-        filled = config.packing or config.padding == "max-length"
-        longest = config.max_length if filled else int(lengths_of(examples).max())
         tokens = PADDED_TOKENS.get(device.type, PADDED_TOKENS["cpu"])
+        longest = longest_row(config, examples)
         return cls(max(1, min(config.effective_batch_size, tokens // longest)))
 
     def fit(self, step: Callable[[], T], reset: Callable[[], None]) -> T:
@@ -57,9 +50,15 @@ class MicroBatch:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).partition("\n")[0]
+                reason = in_short(error)
             # Outside the handler, whose traceback would keep the tensors alive.
             reset()
             if self.size == 1:
                 raise DoesNotFit(f"out of memory at micro-batch 1: {reason}")
             self.size = (self.size + 1) // 2
+
+
+def longest_row(config: TrainingConfig, examples: Sequence[EncodedExample]) -> int:
+    """The most tokens of a row, padding among them."""
+    filled = config.packing or config.padding == "max-length"
+    return config.max_length if filled else int(lengths_of(examples).max())

@@ -22,7 +22,7 @@ class RandomStreams:
         outside = self._current()
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**64)
         self._own = self._current()
         self._set(outside)
 

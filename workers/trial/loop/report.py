@@ -15,7 +15,8 @@ class StepReport:
     """Training examples seen so far."""
     loss: float
     """Nats per counted token over the whole step, weighted by quality where
-    that is trained on. Plain cross-entropy, whatever else is minimised."""
+    that is trained on and any of the step weighs something. Plain
+    cross-entropy, whatever else is minimised."""
     objective: float
     """What was minimised: the loss, smoothed and with its auxiliary terms."""
     tokens: int

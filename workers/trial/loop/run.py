@@ -18,18 +18,20 @@ from hpo.spec.training.features import Feature, ablated, active
 from workers.data.batches.feeder import Feeder
 from workers.data.batches.order import make_order
 from workers.data.tokens.encoded import EncodedExample
-from workers.trial.failures import Diverged, DoesNotFit, InvalidTrial, StateOfAnotherRun
+from workers.trial.failures import Diverged, InvalidTrial, StateOfAnotherRun
 from workers.trial.loop.averages import Averages
 from workers.trial.loop.gradients import Gradients, GradientsOfStep
 from workers.trial.loop.length import total_steps
-from workers.trial.loop.microbatch import MicroBatch
+from workers.trial.loop.microbatch import MicroBatch, longest_row
 from workers.trial.loop.noise import add_gradient_noise
 from workers.trial.loop.objective.code_blocks import CodeBlocks
 from workers.trial.loop.objective.objective import Objective
 from workers.trial.loop.randomness import RandomStreams
 from workers.trial.loop.report import StepReport
+from workers.trial.memory import must_fit
 from workers.trial.model.attached import AttachedModel
 from workers.trial.model.needs import Kind
+from workers.trial.model.positions import require_positions
 from workers.trial.optimizer.build import make_optimizer
 from workers.trial.optimizer.groups import peak_rate
 from workers.trial.optimizer.schedule import make_schedule
@@ -44,7 +46,8 @@ class TrainingRun:
 
     A step either happens whole or, when it raises, not at all: weights,
     moments, averages, data order and random streams are then those of the
-    step before. All randomness depends on the seeds and stays inside the run.
+    step before. DoesNotFit alone may leave it half taken, and ends the run. All
+    randomness depends on the seeds and stays inside the run.
     """
 
     def __init__(
@@ -70,13 +73,15 @@ class TrainingRun:
                 "any training example; allowed: more than the prompts have tokens"
             )
         config = ablated(config)
+        require_positions(attached.base, longest_row(config, examples))
         self._attached = attached
         self._config = config
         self._examples = examples
         self._step = 0
         self.total_steps = total_steps(config, len(examples))
         self._order = make_order(config, examples, self.total_steps)
-        self._optimizer = make_optimizer(config, attached.trainable)
+        with must_fit("the optimizer"):
+            self._optimizer = make_optimizer(config, attached.trainable)
         self._schedule = make_schedule(config.schedule, self._optimizer, self.total_steps)
         seed = config.seed if config.seeds.dropout is None else config.seeds.dropout
         self._random = RandomStreams(seed, device)
@@ -144,7 +149,9 @@ class TrainingRun:
                 self._gradients.take_back,
             )
             self._require_finite(found, learning_rate)
-            self._update(found.norm, features)
+            with must_fit("clipping and noise"):
+                self._change_gradients(found.norm, features)
+            self._update(features)
         if found.losses is not None:
             self._order.observe(indices, found.losses)
         return StepReport(
@@ -181,10 +188,11 @@ class TrainingRun:
         Raises StateOfAnotherRun, with nothing changed, when configuration or
         number of examples differ.
         """
-        if state["of"] != self._identity():
+        mine = self._identity()
+        if state["of"] != mine:
+            differ = [name for name in mine if state["of"].get(name) != mine[name]]
             raise StateOfAnotherRun(
-                f"the saved training state is of another run: {state['of']}, "
-                f"where this one is {self._identity()}"
+                f"the saved training state is of another run, with another {', '.join(differ)}"
             )
         self._step = state["step"]
         self._micro_batch.size = state["micro_batch"]
@@ -206,8 +214,11 @@ class TrainingRun:
         self.restore(torch.load(directory / STATE_FILE, map_location="cpu", weights_only=True))
 
     def save_checkpoint(self, directory: Path) -> None:
-        """Write the weights as they are served: the averaged ones, once there are any."""
-        with self._served():
+        """Write the weights as they are served: the averaged ones, once there are any.
+
+        Raises DoesNotFit when there is no room to average or merge them.
+        """
+        with must_fit("a checkpoint's weights"), self._served():
             self._attached.save(directory)
 
     @contextmanager
@@ -230,7 +241,7 @@ class TrainingRun:
                     f"learning rate {learning_rate:.3g}"
                 )
 
-    def _update(self, norm: torch.Tensor, features: frozenset[Feature]) -> None:
+    def _change_gradients(self, norm: torch.Tensor, features: frozenset[Feature]) -> None:
         weights = [weight for _, weight in self._attached.trainable]
         if self._config.gradient_clipping is not None:
             clip_grads_with_norm_(weights, self._config.gradient_clipping, norm)
@@ -239,20 +250,24 @@ class TrainingRun:
             # After clipping, which bounds what the data say, not the noise.
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             add_gradient_noise(gradients, noise, self._step)
-        try:
+
+    def _update(self, features: frozenset[Feature]) -> None:
+        with must_fit("the optimizer's moments"):
             self._optimizer.step()
-        except torch.OutOfMemoryError as error:
-            reason = str(error).partition("\n")[0]
-            raise DoesNotFit(f"out of memory for the optimizer's moments: {reason}") from None
         self._schedule.step()
         self._optimizer.zero_grad()
         if self._averages is not None and "ema" in features:
-            self._averages.update()
+            with must_fit("the averaged weights"):
+                self._averages.update()
         self._step += 1
 
     def _identity(self) -> dict[str, Any]:
         config = self._config.model_dump_json(exclude={"compute": MECHANICAL})
-        return {"state": STATE_VERSION, "config": config, "examples": len(self._examples)}
+        return {
+            "version of the state": STATE_VERSION,
+            "configuration": config,
+            "number of examples": len(self._examples),
+        }
 
 
 def _host_copy(tree: Any) -> Any:

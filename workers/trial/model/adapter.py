@@ -48,7 +48,7 @@ def attach_adapter(
     )
     devices = [base.device] if base.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**64)
         wrapped = get_peft_model(base, config)
     for _, layer in adapted_layers(base):
         _prepare(layer, dtype)

@@ -32,6 +32,7 @@ from hpo.spec.training.method import LoraMethod, Method
 from workers.data.batches.loss import check_loss
 from workers.data.batches.separation import separates_packed
 from workers.trial.failures import InvalidTrial
+from workers.trial.memory import must_fit
 from workers.trial.model.adapter import attach_adapter
 from workers.trial.model.attached import AttachedModel
 from workers.trial.model.compiled import Backend, LayerCompiler
@@ -131,7 +132,8 @@ class ReusableModel:
         self._attached = True
         try:
             with switched(config.compute), self._compiled(base.model, config.compute):
-                attached = self._prepare(base.model, config)
+                with must_fit("what is trained beside the base"):
+                    attached = self._prepare(base.model, config)
                 require_dropout(attached.module, config)
                 yield attached
         finally:

@@ -41,7 +41,7 @@ def warmup_steps(spec: Schedule, total_steps: int) -> int:
     when so many steps leave none.
     """
     if spec.warmup_ratio is not None:
-        return min(_rounded_up(spec.warmup_ratio * total_steps), total_steps - 1)
+        return min(rounded_up(spec.warmup_ratio * total_steps), total_steps - 1)
     steps = spec.warmup_steps or 0
     if steps >= total_steps:
         raise _too_few("warmup_steps", steps, total_steps, f"less than {total_steps}")
@@ -91,14 +91,14 @@ def _cycles(spec: Schedule, steps: int, total: int) -> int:
 def _decay_steps(spec: Schedule, warmup: int, total: int) -> int:
     """Steps in which `wsd` decays: a share of all steps, rounded up."""
     ratio = DEFAULT_DECAY_RATIO if spec.decay_ratio is None else spec.decay_ratio
-    decay = _rounded_up(ratio * total)
+    decay = rounded_up(ratio * total)
     if spec.warmup_steps and spec.decay_ratio is not None and warmup + decay > total:
         allowed = f"at most {(total - warmup) / total:.3g}, as {warmup} steps are warm-up"
         raise _too_few("decay_ratio", spec.decay_ratio, total, allowed)
     return min(decay, total - warmup)
 
 
-def _rounded_up(steps: float) -> int:
+def rounded_up(steps: float) -> int:
     """0.07 x 100 is 7, though floating point makes it a little more."""
     return math.ceil(round(steps, 6))
 

@@ -45,7 +45,8 @@ class MicroLoss:
     summed over the micro-batches it is what the step minimises."""
     loss: torch.Tensor
     """Float64 scalar, the share of the plain cross-entropy per counted token,
-    weighted by quality where that is on: no smoothing and no further terms."""
+    weighted by quality where that is on: no smoothing and no further terms. Not
+    weighted in a step whose examples all weigh nothing, whose loss is not zero."""
     per_example: torch.Tensor | None
     """Float32 (examples of the batch,), the plain mean loss per learned token, 0
     without any; only for an order that goes by it."""
@@ -104,6 +105,9 @@ class StepObjective:
             self._code = CodeTerm(code, examples, weight, by_quality=self._weighted)
         self._wants_examples = config.order.dynamic_curriculum is not None
         self._divisor = _divisor(examples, weighted=self._weighted)
+        weigh = any(example.weight * example.counted > 0 for example in examples)
+        self._tells_weighted = self._weighted and weigh
+        self._told_divisor = _divisor(examples, weighted=self._tells_weighted)
 
     def __call__(self, model: nn.Module, batch: Batch) -> MicroLoss:
         """The share of one micro-batch, by one forward pass, or two with R-Drop.
@@ -117,13 +121,14 @@ class StepObjective:
         losses, plain = self._token_losses(
             causal, [counted.predicting(hidden) for hidden in passes], counted.targets
         )
-        objective = self._sum(losses, counted, losses.dtype) / self._divisor
+        objective = _sum(losses, counted, weighted=self._weighted) / self._divisor
         if self._code is not None:
             for hidden in passes:
                 objective = objective + self._code(counted.states(hidden), batch) / len(passes)
+        told = _sum(plain.double(), counted, weighted=self._tells_weighted)
         return MicroLoss(
             objective=objective,
-            loss=self._sum(plain, counted, torch.float64) / self._divisor,
+            loss=told / self._told_divisor,
             per_example=self._per_example(plain, counted, batch),
         )
 
@@ -153,9 +158,6 @@ class StepObjective:
             plain = losses.detach()
         return losses, plain
 
-    def _sum(self, losses: torch.Tensor, counted: Counted, dtype: torch.dtype) -> torch.Tensor:
-        return (losses * counted.weights if self._weighted else losses).sum(dtype=dtype)
-
     def _per_example(
         self, plain: torch.Tensor, counted: Counted, batch: Batch
     ) -> torch.Tensor | None:
@@ -165,6 +167,10 @@ class StepObjective:
         sums = plain.new_zeros(len(numbers))
         sums.index_add_(0, batch.documents.flatten()[counted.places], plain)
         return sums / torch.tensor(numbers, device=plain.device)
+
+
+def _sum(losses: torch.Tensor, counted: Counted, *, weighted: bool) -> torch.Tensor:
+    return (losses * counted.weights if weighted else losses).sum()
 
 
 def _divisor(examples: Sequence[EncodedExample], *, weighted: bool) -> float:
