@@ -14,6 +14,7 @@ from workers.trial.background import Background
 from workers.trial.evaluations import MOST_OPEN, Evaluations
 from workers.trial.failures import Diverged
 from workers.trial.health.watch import HealthWatch
+from workers.trial.loop.report import StepReport
 from workers.trial.loop.run import TrainingRun
 from workers.trial.saving import Saver
 from workers.trial.tracking import Tracker
@@ -36,6 +37,7 @@ class Attempt:
     checkpoint_bytes: int
     """About what a checkpoint of the run takes on disk."""
     _micro_batch: int | None = None
+    _warm: bool = False
 
     def train(self) -> Ending | None:
         """Train until the trial ends, or None when it was suspended.
@@ -84,7 +86,7 @@ class Attempt:
     def _train_batch(self, saver: Saver) -> Diverged | None:
         before = self.run.examples_seen
         try:
-            report = self.run.train_batch()
+            report = self._take_step()
         except Diverged as error:
             return error
         if report.step == 1:
@@ -94,6 +96,15 @@ class Attempt:
         self.health.train(report)
         self._save(saver, before)
         return None
+
+    def _take_step(self) -> StepReport:
+        """One optimizer step; an attempt's first may compile, for minutes without progress."""
+        if self._warm:
+            return self.run.train_batch()
+        with self.renewer.through():
+            report = self.run.train_batch()
+        self._warm = True
+        return report
 
     def _save(self, saver: Saver, before: int) -> None:
         """What a step that began at `before` examples gives to be saved."""

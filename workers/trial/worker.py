@@ -189,16 +189,16 @@ class TrialWorker:
                 tracker = stack.enter_context(
                     tracking(session.record, session.spec, lease.number, parameters)
                 )
-            run = TrainingRun(
-                attached,
-                config,
-                examples,
-                pad_id=pad_id(self.tokenizer),
-                device=self.device,
-                code=self._code(config),
-                on_progress=renewer,
-            )
             with renewer.through():
+                run = TrainingRun(
+                    attached,
+                    config,
+                    examples,
+                    pad_id=pad_id(self.tokenizer),
+                    device=self.device,
+                    code=self._code(config),
+                    on_progress=renewer,
+                )
                 self._restore(run, lease)
 
             health = watch(session, lease, run.total_steps, self.device)

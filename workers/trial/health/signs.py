@@ -41,9 +41,11 @@ class LossNotDecreasing:
 
     Judged once half the trial and 100 steps beyond the warm-up have passed:
     no window of 25 steps has a median below that of the first, by more than
-    twice the standard error of their difference. Harder data later on, as in a curriculum,
-    is no alarm, since the loss had fallen before. An attempt that resumed
-    has not seen the start and does not judge.
+    twice the standard error of their difference, and neither is the usual window
+    below it, by more than half that error: a small fall shows in many windows
+    before it shows in one. Harder data later on, as in a curriculum, is no
+    alarm, since the loss had fallen before. An attempt that resumed has not
+    seen the start and does not judge.
     """
 
     name = "loss_not_decreasing"
@@ -53,7 +55,7 @@ class LossNotDecreasing:
         self._half = total_steps / 2
         self._first: list[float] = []
         self._window: list[float] = []
-        self._lowest = math.inf
+        self._medians: list[float] = []
         self._rate = -math.inf
         self._beyond_warmup = 0
 
@@ -68,19 +70,20 @@ class LossNotDecreasing:
         self._window.append(report.loss)
         if len(self._window) < WINDOW:
             return None
-        self._lowest = min(self._lowest, median(self._window))
+        self._medians.append(median(self._window))
         self._window.clear()
         if report.step < self._half or self._beyond_warmup < self.least_steps:
             return None
         return self._judge(report.step)
 
     def _judge(self, step: int) -> str | None:
-        start = median(self._first)
-        if self._lowest < start - 2 * _error_of_difference(self._first):
+        start, error = median(self._first), _error_of_difference(self._first)
+        lowest, usual = min(self._medians), median(self._medians)
+        if lowest < start - 2 * error or usual < start - 0.5 * error:
             return None
         return (
             f"after {step} steps the training loss has not fallen: {start:.4g} over the first "
-            f"{WINDOW} steps, {self._lowest:.4g} at the best later on; try another learning rate "
+            f"{WINDOW} steps, {lowest:.4g} at the best later on; try another learning rate "
             "(higher where it stands still, lower where it rises), a longer warm-up, and look at "
             "the data: what is learned of it, its labels, its order"
         )
