@@ -14,6 +14,7 @@ import torch
 from hpo.spec.training.config import TrainingConfig
 from workers.data.batches.collate import Batch, collate, collate_packed
 from workers.data.batches.packing import pack
+from workers.data.batches.splitting import PASS_TOKENS, split_rows
 from workers.data.tokens.encoded import EncodedExample, lengths_of
 
 Rows = Sequence[Sequence[int]]
@@ -48,16 +49,27 @@ class Feeder:
     def batches(
         self, examples: Sequence[EncodedExample], rows: Rows, micro_batch: int
     ) -> Iterator[Batch]:
-        """The rows in batches of `micro_batch` rows, the last one of what is left.
+        """The rows in batches of `micro_batch` rows at most.
 
+        Fewer where rows of uneven lengths are cheaper in several passes.
         With loader workers, as many batches as there are workers are made
         ahead. What one raises is raised here in its turn. The threads end with
         the iterator, also where it is closed or let go half-way.
         """
-        parts = [rows[start : start + micro_batch] for start in range(0, len(rows), micro_batch)]
+        parts = [rows[start:end] for start, end in self._ranges(examples, rows, micro_batch)]
         makers = [partial(self._batch, examples, part) for part in parts]
         workers = min(self._workers, len(parts) - 1)
         return _ahead(makers, workers) if workers > 0 else (make() for make in makers)
+
+    def _ranges(
+        self, examples: Sequence[EncodedExample], rows: Rows, micro_batch: int
+    ) -> list[tuple[int, int]]:
+        lengths = lengths_of(examples)
+        whole = np.array([lengths[list(row)].sum() for row in rows], np.int64)
+        if self._width is not None or self._one_row:
+            # Nothing is saved by parting rows that are as long, or are laid end to end.
+            whole[:] = self._capacity
+        return split_rows(whole, micro_batch, PASS_TOKENS.get(self._device.type, 256))
 
     def _batch(self, examples: Sequence[EncodedExample], rows: Rows) -> Batch:
         if self._packing:
