@@ -22,7 +22,7 @@ def run(arguments: list[str], home: Path) -> str:
     """
     ended = subprocess.run(
         [sys.executable, *arguments],
-        env=_environment(home),
+        env=environment(home),
         capture_output=True,
         text=True,
         check=False,
@@ -33,7 +33,7 @@ def run(arguments: list[str], home: Path) -> str:
     return ended.stdout
 
 
-def _environment(home: Path) -> Mapping[str, str]:
+def environment(home: Path) -> Mapping[str, str]:
     """The state folder, and with it the embedded database, is one of our own."""
     kept = {name: value for name, value in os.environ.items() if name != DATABASE_VARIABLE}
     return {**kept, HOME_VARIABLE: str(home), "OMP_NUM_THREADS": "1"}

@@ -10,6 +10,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from hypothesis import settings
 from storage.database import Database
 from storage.embedded import EmbeddedPostgres
 
+# Several tests run at once: threads of one would only hinder another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A machine under load is slow, not wrong.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -55,17 +58,34 @@ def _maintenance(url: str) -> sa.Engine:
 @pytest.fixture
 def database_url(postgres_server: str) -> Iterator[str]:
     """URL of an empty database that is dropped after the test."""
-    name = f"test_{uuid.uuid4().hex}"
-    engine = _maintenance(postgres_server)
-    with engine.connect() as connection:
-        connection.execute(sa.text(f'CREATE DATABASE "{name}"'))
-    yield engine.url.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(sa.text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    with _new_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def tables(postgres_server: str) -> Iterator[str]:
+    """Name of a database that has our tables and Optuna's, made once."""
+    with _new_database(postgres_server) as url:
+        with Database.open(url) as opened:
+            opened.optuna_storage()
+        name = sa.make_url(url).database
+        assert name is not None
+        yield name
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """The empty database, opened."""
-    with Database.open(database_url) as opened:
+def database(postgres_server: str, tables: str) -> Iterator[Database]:
+    """A database of its own with empty tables, opened."""
+    with _new_database(postgres_server, tables) as url, Database.open(url) as opened:
         yield opened
+
+
+@contextmanager
+def _new_database(server: str, template: str = "template1") -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    engine = _maintenance(server)
+    with engine.connect() as connection:
+        connection.execute(sa.text(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    yield engine.url.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(sa.text(f'DROP DATABASE "{name}" WITH (FORCE)'))

@@ -20,6 +20,7 @@ import yaml
 
 from benchmarks.data.grow import grow
 from benchmarks.data.settings import CLEANING, FRACTION, SEED
+from benchmarks.data.tokenizer import make_tokenizer
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hpo-benchmark-") as name:
         folder = Path(name)
-        _make_tokenizer(given.source, folder / "tokenizer")
+        make_tokenizer(given.source, folder / "tokenizer")
+        (folder / "tokenizer" / "config.json").write_text("{}")
         plain_rows = given.plain_rows or given.rows
         for line in _compare(folder, given.source, given.rows, plain_rows):
             print(line, flush=True)
@@ -143,30 +145,6 @@ class _Peak(threading.Thread):
             with suppress(psutil.NoSuchProcess):
                 found += one.memory_info().rss
         return found
-
-
-def _make_tokenizer(source: Path, folder: Path, vocabulary: int = 4096) -> None:
-    """Train a byte-level BPE tokenizer on the source's own text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    rows = map(json.loads, source.read_text().splitlines())
-    texts = (f"{row['question']}\n{row['answer']}" for row in rows)
-    tokenizer.train_from_iterator(texts, trainer)
-    fast: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, eos_token="<|endoftext|>"
-    )
-    fast.save_pretrained(folder)
-    (folder / "config.json").write_text("{}")
 
 
 if __name__ == "__main__":

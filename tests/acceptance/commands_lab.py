@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from warm import start_hpo
 
 STUDY = """\
 name: NAME
@@ -75,18 +78,32 @@ class Hpo:
     variables: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str | Path, **variables: str) -> Ended:
-        """Run a command to its end."""
-        return self._run([sys.executable, "-m", "hpo", *map(str, arguments)], variables)
+        """Run a command to its end, in a process that has its libraries imported."""
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            process = start_hpo(
+                [*map(str, arguments)],
+                folder=self.folder,
+                environment=self._environment() | variables,
+                out=out,
+                err=err,
+            )
+            try:
+                code = process.wait(SECONDS)
+            finally:
+                process.kill()
+            return Ended(code, out.read_text(), err.read_text())
+
+    def cold(self, *arguments: str | Path) -> Ended:
+        """Run a command to its end, in a new interpreter."""
+        return self.python("-m", "hpo", *map(str, arguments))
 
     def python(self, *arguments: str) -> Ended:
         """Run the interpreter itself."""
-        return self._run([sys.executable, *arguments], {})
-
-    def _run(self, command: list[str], variables: dict[str, str]) -> Ended:
         ended = subprocess.run(
-            command,
+            [sys.executable, *arguments],
             cwd=self.folder,
-            env=self._environment() | variables,
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

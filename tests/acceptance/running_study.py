@@ -28,9 +28,7 @@ model: {{path: "{inputs}/model", dtype: float32}}
 data:
   train: {{path: "{inputs}/data/train.jsonl"}}
   loss: {{path: "{inputs}/data/valid.jsonl", samples: 100}}
-  generation:
-    {{path: "{inputs}/data/valid.jsonl", samples: 40, task: exact, max_new_tokens: 6}}
-  test: {{fraction: 0.05, seed: 1, task: exact, max_new_tokens: 6}}
+  {answers}
   cleaning: {{}}
   separator: ""
 training:
@@ -49,6 +47,11 @@ pruner: {{type: asha, reduction_factor: 3, min_resource: 270}}
 budget: {{trials: {trials}}}
 tracking: {{wandb: {{project: acceptance, mode: offline, directory: "{wandb}"}}}}
 """
+ANSWERS = """
+  generation:
+    {{path: "{inputs}/data/valid.jsonl", samples: 40, task: exact, max_new_tokens: 6}}
+  test: {{fraction: 0.05, seed: 1, task: exact, max_new_tokens: 6}}
+"""
 
 
 @dataclass
@@ -58,6 +61,8 @@ class RunningStudy:
     home: Path
     inputs: Path
     trials: int = 6
+    answers: bool = True
+    """Whether checkpoints are scored by their answers too, which starts vLLM."""
     runs: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -66,7 +71,9 @@ class RunningStudy:
         file = self.home / "study.yaml"
         wandb = self.home / "tracking"
         wandb.mkdir(exist_ok=True)
-        file.write_text(STUDY.format(inputs=self.inputs, trials=self.trials, wandb=wandb))
+        answers = ANSWERS.strip().format(inputs=self.inputs) if self.answers else ""
+        text = STUDY.format(inputs=self.inputs, trials=self.trials, wandb=wandb, answers=answers)
+        file.write_text(text)
         return file
 
     @property

@@ -102,7 +102,7 @@ def test_help_is_light(hpo: Hpo) -> None:
     ],
 )
 def test_every_command_has_help(hpo: Hpo, command: str) -> None:
-    text = hpo(*command.split(), "--help").done()
+    text = hpo.cold(*command.split(), "--help").done()
     assert "Usage: " in text
     assert "\n  -h, --help" in text
 
@@ -132,7 +132,7 @@ def test_a_wrong_usage_is_told(hpo: Hpo, arguments: str, words: str) -> None:
 
 def test_a_study_from_create_to_delete(hpo: Hpo) -> None:
     file = hpo.write("whole-life")
-    assert hpo("study", "create", file).done() == "study whole-life: created\n"
+    assert hpo.cold("study", "create", file).done() == "study whole-life: created\n"
     again = hpo("study", "create", file).done()
     assert again == "study whole-life: exists already, the same study\n"
     assert "whole-life: idle, 0 of 3 trials\n" in hpo("study", "list").done()
@@ -208,7 +208,7 @@ def test_results_are_exported_at_any_time(hpo: Hpo, kept: Path) -> None:
 
 
 def test_a_study_file_is_validated(hpo: Hpo) -> None:
-    lines = hpo("validate", hpo.write("valid")).done().splitlines()
+    lines = hpo.cold("validate", hpo.write("valid")).done().splitlines()
     assert lines[0].startswith("study valid: minimize loss, 3 trials")
     assert f"model: the folder {hpo.home}/quickstart/model" in lines
     assert "data.train: 2250 in = 2250 kept + 0 dropped" in lines
@@ -225,7 +225,7 @@ def test_a_raised_budget_is_the_same_study(hpo: Hpo) -> None:
 
 
 def test_the_doctor_looks_at_everything(hpo: Hpo) -> None:
-    ended = hpo("doctor")
+    ended = hpo.cold("doctor")
     lines = ended.out.splitlines()
     assert any(line.startswith("ok      python: 3.") for line in lines)
     assert any(line.startswith("ok      database: embedded, postgresql://") for line in lines)

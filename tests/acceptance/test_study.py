@@ -126,7 +126,7 @@ def test_ctrl_c_keeps_the_running_trial_and_the_next_run_continues_it(study: Run
 
 
 def test_workers_end_when_the_run_is_killed_and_the_next_run_finishes(study: RunningStudy) -> None:
-    study.trials = 40
+    study.trials, study.answers = 40, False
     run = study.start()
     with study.watched() as look:
         wait_until(lambda: any(trial.rungs for trial in look().trials))

@@ -63,10 +63,9 @@ def test_what_is_lost_lies_between_steps_and_inside_them() -> None:
 
 
 def test_a_switch_is_told_as_a_multiple_of_a_copy() -> None:
-    name, *cells = switch.compare(TINY).strip("| ").split(" | ")
+    name, *cells = switch.compare(TINY, CPU).strip("| ").split(" | ")
     assert name == "tiny"
-    assert all(float(cell) > 0 for cell in cells)
-    assert len(cells) == 5
+    assert len([float(cell) for cell in cells]) == 5
 
 
 @pytest.fixture
@@ -100,6 +99,8 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_others_are_compared_with_our_padded_way() -> None:
-    found = {"ours, padded": [Speed(100, 1.0, 2, 1.0)], "Trainer": [Speed(100, 2.0, 2, 1.0)]}
-    lines = trainers.table(found)
-    assert "| Trainer | 50 | 50 - 50 | 2 | 1.000 | 2.00 |" in lines
+    found = {
+        "ours, padded": [Speed(100, 1.0, 0.5, 2, 1.0)],
+        "Trainer": [Speed(100, 2.0, 2.0, 2, 1.0)],
+    }
+    assert "| Trainer | 50 | 50 | 2 | 1.000 | 2.00 | 4.00 |" in trainers.table(found)

@@ -1,0 +1,1 @@
+"""Training measured: our loop against others, the switch between trials, what is lost."""
