@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hpo.spec.errors import Problem, SpecError
 from hpo.spec.space import SearchSpace
 from hpo.spec.study import StudySpec
+from hpo.spec.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from workers.data.preparing.report import DataReport
@@ -39,12 +40,19 @@ def _never_begun(spec: StudySpec, data: DataReport) -> Iterator[Problem]:
     """Features that begin when a trial, which ends with its examples or batches, is over."""
     from workers.trial.epochs import idle_features
 
-    train = data.of_set("train")
-    if train.tokens is None:
-        return
-    dropped = {cut.max_length: cut.dropped for cut in train.tokens.truncation}
     for config in SearchSpace.of(spec.training).configs():
-        # Where some are left out, the trial itself knows how many are left.
-        if not dropped.get(config.max_length) and train.repeated:
-            for found in idle_features(config, train.repeated):
+        examples = _examples(config, data)
+        if examples:
+            for found in idle_features(config, examples):
                 yield replace(found, path=f"training.{found.path}")
+
+
+def _examples(config: TrainingConfig, data: DataReport) -> int | None:
+    """Training examples of an epoch; None where some are left out, which the trial counts."""
+    from workers.data.preparing.recipe import training_name
+
+    train = data.of_set(training_name(config.completion))
+    if train.tokens is None or config.truncation == "drop":
+        return None
+    dropped = {cut.max_length: cut.dropped for cut in train.tokens.truncation}
+    return None if dropped.get(config.max_length) else train.repeated

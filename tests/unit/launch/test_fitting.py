@@ -58,3 +58,14 @@ def test_a_feature_that_begins_after_the_end_is_refused(examples: int, told: lis
         f"{int(seen) / examples:.3g}" for seen in told
     ]
     assert all("training.regularisation.ema.warmup_epochs: given 0.9" in line for line in lines)
+
+
+def test_a_set_for_each_field_that_is_trained_on_is_looked_at() -> None:
+    text = STUDY.replace("loss: {{path: valid.jsonl}}", "loss: {{path: v.jsonl, completion: a}}")
+    training = "completion: {choices: [a, b]}\n  regularisation: {ema: {warmup_epochs: 0.9}}"
+    spec = parse_study(text.format(training=training), "study.yaml", {})
+    sets = (report("train on a", 80), report("train on b", 800), report("loss", 9))
+    with pytest.raises(SpecError) as caught:
+        require_fit(spec, DataReport("", {}, {}, sets), "study.yaml")
+    # Ten batches of 8 are one epoch of the first field's set and a tenth of the other's.
+    assert ["0.1 epochs" in problem.given for problem in caught.value.problems] == [True]
