@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from hpo.launch.fitting import require_fit
@@ -69,3 +72,13 @@ def test_a_set_for_each_field_that_is_trained_on_is_looked_at() -> None:
         require_fit(spec, DataReport("", {}, {}, sets), "study.yaml")
     # Ten batches of 8 are one epoch of the first field's set and a tenth of the other's.
     assert ["0.1 epochs" in problem.given for problem in caught.value.problems] == [True]
+
+
+def test_looking_at_the_data_needs_no_heavy_library() -> None:
+    """They would cost every command seconds."""
+    code = (
+        "import sys, hpo.launch.fitting, workers.trial.epochs, workers.data.preparing.recipe; "
+        "print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

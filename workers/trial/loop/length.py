@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hpo.spec.training.config import TrainingConfig
-from workers.trial.optimizer.schedule import rounded_up
+from workers.trial.rounding import rounded_up
 
 
 def total_steps(config: TrainingConfig, examples: int) -> int:

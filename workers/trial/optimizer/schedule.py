@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hpo.spec.training.optimizer import Schedule
 from workers.trial.failures import InvalidTrial
+from workers.trial.rounding import rounded_up
 
 DEFAULT_DECAY_RATIO = 0.1
 
@@ -96,11 +97,6 @@ def _decay_steps(spec: Schedule, warmup: int, total: int) -> int:
         allowed = f"at most {(total - warmup) / total:.3g}, as {warmup} steps are warm-up"
         raise _too_few("decay_ratio", spec.decay_ratio, total, allowed)
     return min(decay, total - warmup)
-
-
-def rounded_up(steps: float) -> int:
-    """0.07 x 100 is 7, though floating point makes it a little more."""
-    return math.ceil(round(steps, 6))
 
 
 def _too_few(field: str, given: float, total: int, allowed: str) -> InvalidTrial:
