@@ -75,6 +75,14 @@ class SearchSpace:
     @staticmethod
     def parse(section: Any, path: str = "training") -> tuple[SearchSpace | None, list[Problem]]:
         """Parse a training section; the space is None where there are problems."""
+        space, problems = SearchSpace._parsed(section, path)
+        if space is not None:
+            problems = space._contradictions(path)
+        return (None, problems) if problems else (space, [])
+
+    @staticmethod
+    def _parsed(section: Any, path: str) -> tuple[SearchSpace | None, list[Problem]]:
+        """A section of which no two values together were tried yet."""
         if not isinstance(section, Mapping):
             return None, [Problem(path, repr(section), "a mapping")]
         problems: list[Problem] = []
@@ -85,11 +93,11 @@ class SearchSpace:
 
     @staticmethod
     def of(section: Mapping[str, Any]) -> SearchSpace:
-        """Parse a section that was validated before.
+        """Parse a section that was validated before; its pairs are not tried again.
 
         Raises ValueError where it does have problems.
         """
-        space, problems = SearchSpace.parse(section)
+        space, problems = SearchSpace._parsed(section, "training")
         if space is None:
             raise ValueError("; ".join(problem.line("training") for problem in problems))
         return space
@@ -150,7 +158,7 @@ class SearchSpace:
                         queue.append({**forced, parameter.name: value})
 
     def _probe(self, path: str) -> tuple[list[Problem], frozenset[str]]:
-        """Validate corners and pairs; find out which ranges hold whole numbers."""
+        """Validate the corners; find out which ranges hold whole numbers."""
         problems: dict[Problem, None] = {}
         integers: set[str] = set()
         for tree, seen in self._corners():
@@ -158,9 +166,8 @@ class SearchSpace:
             problems.update(dict.fromkeys(found))
             if config is not None:
                 integers |= {p.name for p in seen if isinstance(_lookup(config, p.path), int)}
-        whole = frozenset(integers)
         broken = list(problems) or self._uneven(integers, path)
-        return broken or SearchSpace(self._tree, whole)._contradictions(path), whole
+        return broken, frozenset(integers)
 
     def _contradictions(self, path: str) -> list[Problem]:
         """What two drawn values, each fine with the others' first values, do to each other."""
