@@ -110,6 +110,11 @@ class TrainingConfig(Strict):
     seeds: Seeds = Seeds()
     """Seeds that differ from it."""
 
+    def seed_of(self, purpose: Literal["data", "initialisation", "dropout"]) -> int:
+        """The seed for one purpose: its own, or the one for all."""
+        own: int | None = getattr(self.seeds, purpose)
+        return self.seed if own is None else own
+
     @model_validator(mode="after")
     def some_length(self) -> TrainingConfig:
         """A trial must end somewhere."""

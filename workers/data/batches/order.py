@@ -48,7 +48,7 @@ def make_order(
     if not len(examples):
         raise ValueError("there are no examples to order")
     wanted, size = config.order, config.effective_batch_size
-    seed = config.seed if config.seeds.data is None else config.seeds.data
+    seed = config.seed_of("data")
     plain = PlainOrder(len(examples), size, seed)
     if wanted.length_buckets:
         return LengthBuckets(plain, lengths_of(examples), wanted.length_buckets)

@@ -83,8 +83,7 @@ class TrainingRun:
         with must_fit("the optimizer"):
             self._optimizer = make_optimizer(config, attached.trainable)
         self._schedule = make_schedule(config.schedule, self._optimizer, self.total_steps)
-        seed = config.seed if config.seeds.dropout is None else config.seeds.dropout
-        self._random = RandomStreams(seed, device)
+        self._random = RandomStreams(config.seed_of("dropout"), device)
         self._micro_batch = MicroBatch.initial(config, examples, device)
         ema = config.regularisation.ema
         self._averages = None if ema is None else Averages(ema, attached.trainable)

@@ -206,8 +206,7 @@ class ReusableModel:
         freeze_in(base, precision.frozen, self.dtype)
         if method.base == "4bit":
             compute_in(base, precision.autocast or precision.frozen)
-        seed = config.seeds.initialisation
-        seed = config.seed if seed is None else seed
+        seed = config.seed_of("initialisation")
         return attach_adapter(base, method, seed, dtype=precision.trained)
 
     def _require_separation(self, base: PreTrainedModel, config: TrainingConfig) -> None:
