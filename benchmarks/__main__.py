@@ -13,7 +13,8 @@ from benchmarks.report import report
 from benchmarks.scenes import LONG, SHORT, Scene
 
 PLAIN = (
-    "from workers.evaluation.environment import prepare_environment; prepare_environment('cpu');"
+    "from workers.evaluation.engines.environment import prepare_environment as prepare;"
+    "prepare('cpu');"
     "from benchmarks.plain import main; main()"
 )
 """vLLM reads its settings when it is imported: the plain way gets the same as ours."""

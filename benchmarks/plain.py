@@ -37,8 +37,8 @@ from workers.data.preparing.recipe import Recipe
 from workers.data.preparing.survey import load_encoder
 from workers.data.tokens.encoded import EncodedExample
 from workers.data.tokens.tokenizer import load_tokenizer, pad_id
-from workers.evaluation.generation import engine_options
-from workers.evaluation.grading import Grader
+from workers.evaluation.engines.generation import engine_options
+from workers.evaluation.grading.grader import Grader
 from workers.trial.loop.run import TrainingRun
 from workers.trial.model.attached import AttachedModel
 

@@ -74,7 +74,7 @@ def evaluation(
     """
     with _process(parent) as stop:
         chosen = _chosen_gpu(device)
-        from workers.evaluation.environment import prepare_environment
+        from workers.evaluation.engines.environment import prepare_environment
 
         prepare_environment(chosen)
         from workers.evaluation.worker import serve_evaluations

@@ -9,13 +9,13 @@ from math import isfinite
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from hpo.statistics.wilson import wilson_interval
 from storage.checkpoints import Checkpoint
-from workers.evaluation.accuracy import wilson_interval
-from workers.evaluation.grading import Grader, Task
+from workers.evaluation.grading.grader import Grader, Task
 
 if TYPE_CHECKING:
     from workers.data.tokens.encoded import EncodedExample
-    from workers.evaluation.engines import EvaluationEngines
+    from workers.evaluation.engines.engines import EvaluationEngines
 
 _KEPT_ANSWERS = 8
 _KEPT_CHARACTERS = 400

@@ -20,8 +20,8 @@ from workers.data.preparing.prepared import PreparedData
 from workers.data.preparing.survey import load_encoder
 from workers.data.tokens.encoded import EncodedExample
 from workers.data.tokens.encoder import Encoder
-from workers.evaluation.engines import EvaluationEngines
-from workers.evaluation.grading import Grader
+from workers.evaluation.engines.engines import EvaluationEngines
+from workers.evaluation.grading.grader import Grader
 from workers.evaluation.score import EvaluationSets, GenerationSet, Scores, score
 from workers.renewal import Renewer
 from workers.session import StudySession, WorkerOptions, open_session

@@ -101,7 +101,7 @@ def _write(
     note: Note,
 ) -> None:
     # Not imported where nothing is left to do: it takes seconds.
-    from workers.evaluation.environment import prepare_environment
+    from workers.evaluation.engines.environment import prepare_environment
 
     prepare_environment(device, str(model.folder))
     from workers.generation.writing import Writing

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.evaluation.environment import prepare_environment
+from workers.evaluation.engines.environment import prepare_environment
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -17,7 +17,7 @@ from workers.tiny import make_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from workers.evaluation.engines import EvaluationEngines
+    from workers.evaluation.engines.engines import EvaluationEngines
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -96,7 +96,7 @@ class Lab:
 
     def engines(self, path: Path | None = None, **options: Any) -> EvaluationEngines:
         """Engines on the base model, or on another folder of the same shape."""
-        from workers.evaluation.engines import EvaluationEngines
+        from workers.evaluation.engines.engines import EvaluationEngines
 
         spec = ModelSpec(path=str(path or self.base), dtype=self.dtype)
         evaluation = EvaluationSpec(every=Every(batches=1), kv_cache_mib=16, max_num_seqs=8)

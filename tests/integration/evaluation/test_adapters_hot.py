@@ -13,8 +13,8 @@ from hpo.spec.study import ModelSpec
 from hpo.spec.training.config import TrainingConfig
 from storage.checkpoints import Checkpoint, CheckpointError
 from workers.data.batches.loss import evaluation_loss
-from workers.evaluation.adapters import SERVED_RANKS
-from workers.evaluation.engines import EvaluationEngines
+from workers.evaluation.engines.adapters import SERVED_RANKS
+from workers.evaluation.engines.engines import EvaluationEngines
 from workers.tiny import make_tokenizer
 from workers.trial.model.needs import ModelNeeds
 from workers.trial.model.reusable import ReusableModel

@@ -12,8 +12,8 @@ from evaluation_lab import EXAMPLES, MAX_NEW_TOKENS, PROMPTS, Lab, ask, closing
 from hpo.spec.errors import InputError
 from storage.checkpoints import CheckpointError
 from workers.data.batches.loss import evaluation_loss
-from workers.evaluation.engines import EvaluationEngines
-from workers.evaluation.grading import Grader
+from workers.evaluation.engines.engines import EvaluationEngines
+from workers.evaluation.grading.grader import Grader
 from workers.evaluation.score import EvaluationSets, GenerationSet, score
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]

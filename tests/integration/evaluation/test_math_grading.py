@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.evaluation.grading import Grader
+from workers.evaluation.grading.grader import Grader
 
 CASES = [
     (r"so \boxed{\frac{1}{2}}", r"\boxed{0.5}", True),
@@ -58,7 +58,8 @@ def test_an_endless_item_is_wrong_and_the_next_is_judged() -> None:
 
 def test_judges_need_neither_torch_nor_vllm() -> None:
     code = (
-        "import sys; from workers.evaluation.math_judge import is_right; is_right('1', '2');"
+        "import sys; from workers.evaluation.grading.math_judge import is_right;"
+        "is_right('1', '2');"
         "sys.exit(bool({'torch', 'vllm', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

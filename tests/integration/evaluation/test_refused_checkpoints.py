@@ -12,7 +12,7 @@ import torch
 from evaluation_lab import EXAMPLES, PROMPTS, Answers, Lab, ask, closing
 
 from storage.checkpoints import Checkpoint, CheckpointError
-from workers.evaluation.engines import EvaluationEngines
+from workers.evaluation.engines.engines import EvaluationEngines
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from hpo.spec.errors import DeviceError
-from workers.evaluation.environment import prepare_environment
+from workers.evaluation.engines.environment import prepare_environment
 
 SCRIPT = """
 import json, os, sys
-from workers.evaluation.environment import prepare_environment
+from workers.evaluation.engines.environment import prepare_environment
 prepare_environment(*json.loads(sys.argv[1]))
 print(json.dumps(dict(os.environ)))
 """

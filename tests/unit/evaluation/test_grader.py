@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hpo.spec.errors import InputError
-from workers.evaluation.grading import Grader
+from workers.evaluation.grading.grader import Grader
 
 
 def test_exact_compares_stripped_text() -> None:

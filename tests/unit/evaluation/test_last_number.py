@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from workers.evaluation.numeric import last_number
+from workers.evaluation.tasks.numeric import last_number
 
 
 @pytest.mark.parametrize(

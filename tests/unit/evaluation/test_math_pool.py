@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.evaluation.math_pool import MathPool
+from workers.evaluation.grading.math_pool import MathPool
 
 JUDGE = """
 import json, os, sys, time

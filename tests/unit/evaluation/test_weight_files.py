@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from storage.checkpoints import CheckpointError
-from workers.evaluation.weights import INDEX, Layout, read_tensors, verify_full
+from workers.evaluation.engines.weights import INDEX, Layout, read_tensors, verify_full
 
 
 class Tied(nn.Module):

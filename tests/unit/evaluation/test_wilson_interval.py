@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.evaluation.accuracy import wilson_interval
+from hpo.statistics.wilson import wilson_interval
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import IO, Self
 
-from workers.evaluation.math_judge import READY, RIGHT, WRONG
+from workers.evaluation.grading.math_judge import READY, RIGHT, WRONG
 
-JUDGE = (sys.executable, "-m", "workers.evaluation.math_judge")
+JUDGE = (sys.executable, "-m", "workers.evaluation.grading.math_judge")
 
 _START_SECONDS = 120.0
 

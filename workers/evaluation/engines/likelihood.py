@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from storage.checkpoints import CheckpointError
 from workers.data.batches.loss import LossResult, check_loss, evaluation_loss
-from workers.evaluation.weights import Layout, read_tensors
+from workers.evaluation.engines.weights import Layout, read_tensors
 
 if TYPE_CHECKING:
     from peft import PeftModel

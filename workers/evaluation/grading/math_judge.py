@@ -1,4 +1,4 @@
-"""A process that compares mathematical answers: `python -m workers.evaluation.math_judge`.
+"""A process that compares mathematical answers: `python -m workers.evaluation.grading.math_judge`.
 
 math-verify can hang in sympy, and limits its own time with an alarm signal
 that only a main thread gets. So it runs in processes of its own, which can be

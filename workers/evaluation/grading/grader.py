@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Literal, Self, assert_never
 
 from hpo.spec.errors import InputError
-from workers.evaluation.math_pool import MathPool
-from workers.evaluation.numeric import last_number
+from workers.evaluation.grading.math_pool import MathPool
+from workers.evaluation.tasks.numeric import last_number
 
 Task = Literal["exact", "numeric", "math"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpo.spec.errors import InputError
 from storage.checkpoints import CheckpointError
-from workers.evaluation.weights import TensorType, summary, tensor_types
+from workers.evaluation.engines.weights import TensorType, summary, tensor_types
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

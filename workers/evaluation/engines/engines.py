@@ -21,14 +21,14 @@ from hpo.spec.errors import InputError
 from hpo.spec.study import EvaluationSpec, ModelSpec
 from storage.checkpoints import Checkpoint, CheckpointError
 from workers.data.tokens.tokenizer import load_tokenizer, pad_id
-from workers.evaluation.adapters import AdapterLayout, served_rank, verify_adapter
-from workers.evaluation.likelihood import LikelihoodModel
-from workers.evaluation.weights import verify_full
+from workers.evaluation.engines.adapters import AdapterLayout, served_rank, verify_adapter
+from workers.evaluation.engines.likelihood import LikelihoodModel
+from workers.evaluation.engines.weights import verify_full
 
 if TYPE_CHECKING:
     from workers.data.batches.loss import LossResult
     from workers.data.tokens.encoded import EncodedExample
-    from workers.evaluation.generation import GenerationEngine
+    from workers.evaluation.engines.generation import GenerationEngine
 
 
 class EvaluationEngines:
@@ -84,7 +84,7 @@ class EvaluationEngines:
         engine = None
         if generation:
             # Not imported where no answers are generated: it takes seconds.
-            from workers.evaluation.generation import GenerationEngine, engine_options
+            from workers.evaluation.engines.generation import GenerationEngine, engine_options
 
             options = engine_options(
                 model, evaluation, device=kind, max_model_len=max_model_len, max_lora_rank=rank

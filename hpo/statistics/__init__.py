@@ -1,0 +1,1 @@
+"""Error bars and comparisons; needs nothing but Python."""

@@ -1,0 +1,1 @@
+"""The engines that answer and weigh: vLLM and transformers, fed in place."""

@@ -1,0 +1,1 @@
+"""Grading beside generation, in processes that can be killed."""
