@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from hpo.spec import templates
 from hpo.spec.base import NonNegativeInt, NotBoolean, PositiveInt, Strict, broken_rule
 from hpo.spec.cleaning import Cleaning, Decontamination, Quality
-from hpo.spec.sources import EvaluationData, FinalData, GenerationData, TrainData
+from hpo.spec.sources import ANSWERED, EvaluationData, FinalData, GenerationData, TrainData
 
 
 class FewShot(Strict):
@@ -105,7 +105,7 @@ class DataSpec(Strict):
                 "labels", "'file'", "other names: examples are counted by file anyway"
             )
         if self.test is not None and self.generation is None:
-            for name in ("task", "max_new_tokens"):
+            for name in ANSWERED:
                 if (given := getattr(self.test, name)) is not None:
                     allowed = "nothing without a generation set: no answers are generated then"
                     raise broken_rule(f"test.{name}", repr(given), allowed)
@@ -126,7 +126,7 @@ class DataSpec(Strict):
         sets = {"generation": self.generation}
         if self.test is not None:
             own = self.test.model_dump(exclude_none=True)
-            shared = self.generation.model_dump(include={"task", "max_new_tokens"})
+            shared = self.generation.model_dump(include=set(ANSWERED))
             sets["test"] = GenerationData.model_validate({**shared, **own})
         return sets
 

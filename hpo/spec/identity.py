@@ -111,6 +111,9 @@ def input_paths(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
             yield f"data.{name}", part
         for index, source in enumerate(part.get("sources") or ()):
             yield f"data.{name}.sources.{index}", source
+        task = part.get("task")
+        if isinstance(task, dict) and task.get("path") is not None:
+            yield f"data.{name}.task", task
 
 
 def _is_section(value: Any) -> TypeGuard[Mapping[str, Any]]:

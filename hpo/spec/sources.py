@@ -16,6 +16,7 @@ from hpo.spec.base import (
     Strict,
     broken_rule,
 )
+from hpo.spec.tasks import Decoding, ExactTask, Task
 
 Share = Annotated[float, Field(gt=0, lt=1), NotBoolean]
 Format = Literal["auto", "prompt-completion", "messages", "text", "alpaca", "sharegpt", "dialogue"]
@@ -186,17 +187,18 @@ class EvaluationData(Source):
                 raise broken_rule("fraction", f"{name} besides", f"{name} or fraction, not both")
 
 
-Task = Literal["exact", "numeric", "math"]
-
-
 class GenerationData(EvaluationData):
     """The set on which answers are generated and graded."""
 
-    task: Task = "exact"
-    """How an answer is graded: `exact` compares the stripped text, `numeric`
-    the last number, `math` with math-verify."""
+    task: Task = ExactTask()
+    """How an answer is graded: a name (`exact`, `normalised`, `numeric`, `math`,
+    `choice`, `code`, `program`, `text`), or a mapping with `type` and the task's options."""
     max_new_tokens: PositiveInt = 512
-    """Most tokens of an answer."""
+    """Most tokens of an answer; longer ones are cut and counted."""
+    decoding: Decoding = Decoding()
+    """How answers are written; greedily by default."""
+    by: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Fields, such as a difficulty or a level, by whose values the accuracy is broken down."""
 
 
 class FinalData(EvaluationData):
@@ -206,3 +208,11 @@ class FinalData(EvaluationData):
     """How an answer is graded; as in the generation set by default."""
     max_new_tokens: PositiveInt | None = None
     """Most tokens of an answer; as in the generation set by default."""
+    decoding: Decoding | None = None
+    """How answers are written; as in the generation set by default."""
+    by: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+    """Fields by whose values the accuracy is broken down; as in the generation set by default."""
+
+
+ANSWERED = ("task", "max_new_tokens", "decoding", "by")
+"""What a generation set says of its answers, and a test set takes over."""

@@ -88,6 +88,12 @@ class EarlyStopping(Strict):
     """Smallest change that counts as an improvement."""
 
 
+def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
+    if list(value) != sorted(set(value)):
+        raise ValueError("different numbers in ascending order")
+    return value
+
+
 class EvaluationSpec(Strict):
     """When and how checkpoints are scored."""
 
@@ -105,6 +111,40 @@ class EvaluationSpec(Strict):
     """Padded tokens in one forward pass of the loss."""
     batch_size: PositiveInt | None = None
     """Most examples in one forward pass of the loss; as many as the tokens allow by default."""
+    memory: Literal["auto", "views", "together", "sleep", "reload"] = "auto"
+    """How vLLM and transformers share the evaluation device. `views`: one copy of
+    the weights, transformers reads vLLM's; `together`: a copy each; `sleep` and
+    `reload`: vLLM lays its copy aside in host memory (level 1), or drops it and
+    takes it anew (level 2), while the loss is computed. `auto` chooses, and says why."""
+    sharing: Literal["auto", "turns", "shares"] = "auto"
+    """How training and evaluation share a device when they have only one: `turns`,
+    each with all of its memory while the other pauses, or `shares`, both at once
+    within `gpu_memory_fraction`. `auto` takes turns on a GPU, shares on a CPU."""
+    adapters_together: PositiveInt | None = None
+    """Most waiting LoRA adapters that are scored in one go; 4 by default on a GPU.
+    On a CPU only 1 is possible."""
+    order: Literal["oldest", "newest"] = "oldest"
+    """Which of a trial's waiting checkpoints is scored first; among trials the
+    lowest rung goes first in any case."""
+    length_buckets: Annotated[tuple[PositiveInt, ...], AfterValidator(_ascending)] = (
+        64,
+        128,
+        256,
+        512,
+        1024,
+        2048,
+        4096,
+        8192,
+    )
+    """Tokens at which the examples are parted when the loss is told by length."""
+    grading_processes: PositiveInt | None = None
+    """Processes that grade beside the generation; one per core, up to 8, by default."""
+    grading_seconds: PositiveFloat = 10.0
+    """Seconds that grading one answer may take before it counts as not gradable;
+    code has `timeout_seconds` of its own."""
+    answers_kib: NonNegativeInt = 1024
+    """KiB, compressed, of the graded answers that are stored of each evaluation;
+    0 stores none."""
 
 
 class TpeSampler(Strict):
