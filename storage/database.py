@@ -29,12 +29,14 @@ SESSION_OPTIONS = "-c timezone=UTC -c idle_in_transaction_session_timeout=60s"
 
 
 class AdvisoryLock(IntEnum):
-    """First key of our advisory locks; the second is a study's id, or 0."""
+    """First key of our advisory locks; the second is a study's id, or 0, or a device's key."""
 
     MIGRATIONS = 0x68706F01
     OPTUNA_TABLES = 0x68706F02
     TRIALS = 0x68706F03
     CHECKPOINTS = 0x68706F04
+    TURN = 0x68706F05
+    TURN_TAKERS = 0x68706F06
 
     def take(self, connection: Connection, key: int = 0) -> None:
         """Wait for the lock; it is held until the transaction ends."""
@@ -72,6 +74,11 @@ class Database:
         Raises DatabaseError when its tables cannot be made or belong to another Optuna.
         """
         return self._optuna_storage
+
+    def connection_arguments(self, **changed: str) -> dict[str, Any]:
+        """What psycopg2 connects with, for a connection that no pool lends to others."""
+        _, arguments = self.engine.dialect.create_connect_args(self.engine.url)
+        return {**arguments, **self._options["connect_args"], **changed}
 
     def close(self) -> None:
         """Close every connection."""

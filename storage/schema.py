@@ -104,7 +104,7 @@ attempt = sa.Table(
 # A request to score one checkpoint, and its result.
 #
 #   open      -> claimed    a worker took it: fence + 1, attempts + 1
-#             -> cancelled  the trial was pruned or stopped before this step
+#             -> cancelled  the trial was pruned or stopped before this step, or has ended
 #   claimed   -> done       the result was stored
 #             -> open       released, or failed in a way worth another attempt
 #             -> claimed    the lease ran out: another worker, fence + 1, attempts + 1
@@ -163,6 +163,49 @@ claimable_evaluation = sa.Index(
     postgresql_where=evaluation.c.state.in_(
         [sa.literal_column("'open'"), sa.literal_column("'claimed'")]
     ),
+)
+
+# For the order of the queue: a trial's last claim, and how many claims there were since then.
+_CLAIMED = evaluation.c.claimed_at.is_not(None)
+claims = sa.Index(
+    "ix_evaluation_claims",
+    evaluation.c.study_id,
+    evaluation.c.claimed_at,
+    postgresql_where=_CLAIMED,
+)
+claims_of_trial = sa.Index(
+    "ix_evaluation_claims_of_trial",
+    evaluation.c.study_id,
+    evaluation.c.number,
+    evaluation.c.claimed_at,
+    postgresql_where=_CLAIMED,
+)
+
+# Graded answers of a done evaluation that has any, written along with its result.
+evaluation_answers = sa.Table(
+    "evaluation_answers",
+    metadata,
+    sa.Column(
+        "evaluation_id",
+        sa.BigInteger,
+        sa.ForeignKey(f"{SCHEMA}.evaluation.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    # As the evaluation worker packed it.
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+
+# The items that a study's answers are given to, stored once.
+evaluation_set = sa.Table(
+    "evaluation_set",
+    metadata,
+    sa.Column("study_id", sa.BigInteger, _study_key(), primary_key=True, autoincrement=False),
+    # Whether it is the test set.
+    sa.Column("test", sa.Boolean, primary_key=True),
+    sa.Column("hash", sa.Text, nullable=False),
+    # As the evaluation worker packed them.
+    sa.Column("items", sa.LargeBinary, nullable=False),
 )
 
 # One row per worker process that ever was; who is alive is read from its session.

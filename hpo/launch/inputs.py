@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.launch.home import data_cache, home
+from hpo.launch.tasks import check_graders
 from hpo.spec.errors import DeviceError, InputError, OutputError
 from hpo.spec.sources import Source
 from hpo.spec.study import DEVICE, DEVICE_WORDS, StudySpec
@@ -58,6 +59,7 @@ def check_inputs(spec: StudySpec) -> DataReport:
     from workers.data.preparing.build import prepare
     from workers.data.preparing.recipe import Recipe
 
+    check_graders(spec)
     recipe = Recipe.of(spec)
     try:
         check_model(spec.model.path)

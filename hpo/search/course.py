@@ -96,7 +96,11 @@ def _broken(point: Point) -> Ending | None:
     if point.error is not None:
         return Ending(Outcome.EVALUATION_FAILED, f"evaluation at batch {point.step}: {point.error}")
     if point.value("loss") is None:
-        return Ending(Outcome.DIVERGED, f"the evaluation loss at batch {point.step} is not finite")
+        reason = f"the evaluation loss at batch {point.step} is not finite"
+        # Weights that are not finite themselves are named.
+        if "reason" in point.metrics:
+            reason = f"evaluation at batch {point.step}: {point.metrics['reason']}"
+        return Ending(Outcome.DIVERGED, reason)
     return None
 
 

@@ -35,6 +35,8 @@ class Example:
     """Path of the source that it is from."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Fields of the row that the layout's text names."""
+    task_fields: Mapping[str, str] = field(default_factory=dict)
+    """Fields of the row that grading its answers needs, as they are; JSON of what is no text."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Values of the fields by which examples are counted."""
     shots: tuple[tuple[str, str], ...] = ()
@@ -62,7 +64,7 @@ class Example:
     def content(self) -> bytes:
         """What it says, as JSON: equal for equal examples, wherever they were read."""
         content: dict[str, Any] = {"turns": [[turn.role, turn.content] for turn in self.turns]}
-        for name in ("fields", "labels", "shots", "answer", "quality"):
+        for name in ("fields", "task_fields", "labels", "shots", "answer", "quality"):
             value = getattr(self, name)
             if value not in (None, {}, ()):
                 content[name] = value

@@ -1,209 +1,267 @@
-"""Scoring one checkpoint: weights in, answers graded, loss summed."""
+"""Scoring one checkpoint: weights in, answers graded while others are written, loss summed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from math import isfinite
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
 
-from hpo.statistics.wilson import wilson_interval
-from storage.checkpoints import Checkpoint
-from workers.evaluation.grading.grader import Grader, Task
+from hpo.search.graded import StoredAnswers, StoredSample, pack_answers
+from hpo.spec.study import EvaluationSpec
+from storage.checkpoints import Checkpoint, CheckpointError
+from workers.evaluation.engines.engines import EvaluationEngines, Generated
+from workers.evaluation.engines.weights import NotFinite
+from workers.evaluation.grading.pool import Grading, GradingPool
+from workers.evaluation.scores import Answered, Scores, Timings
+from workers.evaluation.sets import EvaluationSets, GenerationSet
+from workers.evaluation.tasks.catalogue import make_grader
+from workers.evaluation.tasks.task import NOT_ASKED, Grade, Graded, Grader
 
-if TYPE_CHECKING:
-    from workers.data.tokens.encoded import EncodedExample
-    from workers.evaluation.engines.engines import EvaluationEngines
-
-_KEPT_ANSWERS = 8
-_KEPT_CHARACTERS = 400
-
-
-@dataclass(frozen=True)
-class GenerationSet:
-    """Prompts on which answers are generated, with what they are graded against."""
-
-    prompts: Sequence[Sequence[int]]
-    """Token ids."""
-    references: Sequence[str]
-    task: Task
-    max_new_tokens: int
-    perfect: Sequence[str] = ()
-    """What a model that learned the items would answer."""
-    stop_token_ids: Sequence[int] = ()
-    """End tokens besides the model's own, such as a chat template's."""
-
-    @property
-    def longest(self) -> int:
-        """Most tokens of a prompt with its answer."""
-        return max((len(prompt) for prompt in self.prompts), default=0) + self.max_new_tokens
+KIB = 1024
+Written = dict[tuple[int, int], Generated]
+"""Answers by item and sample."""
+PHASES = ("load", "generate", "grade", "switch", "loss")
 
 
 @dataclass(frozen=True)
-class EvaluationSets:
-    """The frozen sets of a study."""
+class Scored:
+    """A checkpoint's scores, and its graded answers as they are stored."""
 
-    loss: Sequence[EncodedExample]
-    generation: GenerationSet | None = None
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Wall-clock seconds of one evaluation."""
-
-    load: float
-    """Verifying the checkpoint and putting it into both engines."""
-    generate: float
-    grade: float
-    loss: float
-    """Forward passes, and on a GPU handing the memory over."""
-    total: float
-
-    @property
-    def overhead(self) -> float:
-        """What is neither generation nor forward passes."""
-        return self.total - self.generate - self.loss
+    scores: Scores
+    answers: bytes | None = None
+    """None where no answers were generated, or none are to be kept."""
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What is known about a checkpoint; the accuracy's part is None without a generation set."""
+class Clock:
+    """Wall-clock seconds by phase of one evaluation."""
 
-    loss: float
-    """Σ token losses / Σ counted tokens; not finite when the model has diverged."""
-    loss_total: float
-    loss_tokens: int
-    perplexity: float
-    """exp(loss); infinite where that is too large."""
-    accuracy: float | None
-    accuracy_low: float | None
-    """Lower end of the 95 % Wilson interval."""
-    accuracy_high: float | None
-    correct: int | None
-    total: int | None
-    outcomes: tuple[bool, ...]
-    """Whether each answer was right, in the order of the set."""
-    answers: tuple[str, ...]
-    """The first few answers, cut short."""
-    timings: Timings
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, in which numbers that are not finite are words.
-
-        JSON and Postgres know no NaN: `loss` may read `nan`, `inf` or `-inf`,
-        which `float` understands.
-        """
-        plain = asdict(self)
-        plain["timings"]["overhead"] = self.timings.overhead
-        for key in ("loss", "loss_total", "perplexity"):
-            plain[key] = _json_number(plain[key])
-        return plain | {"outcomes": list(self.outcomes), "answers": list(self.answers)}
-
-
-@dataclass(frozen=True)
-class _Accuracy:
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    correct: int | None = None
-    total: int | None = None
-    outcomes: tuple[bool, ...] = ()
-    answers: tuple[str, ...] = ()
-
-
-class _Clock:
-    """Seconds per named phase."""
-
-    def __init__(self) -> None:
+    def __init__(self, on_phase: Callable[[str], None]) -> None:
+        self._on_phase = on_phase
         self._started = perf_counter()
-        self._seconds = {"load": 0.0, "generate": 0.0, "grade": 0.0, "loss": 0.0}
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count what was done before, for several checkpoints at once."""
+        self._seconds[name] += seconds
+        self._started -= seconds
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str, shown: str | None = None) -> Iterator[None]:
+        """Count the time inside; people are shown what begins, where it is given."""
+        if shown is not None:
+            self._on_phase(shown)
         started = perf_counter()
-        yield
-        self._seconds[name] += perf_counter() - started
+        try:
+            yield
+        finally:
+            self._seconds[name] += perf_counter() - started
 
     def timings(self) -> Timings:
+        """What was counted until now."""
         return Timings(**self._seconds, total=perf_counter() - self._started)
 
 
-def score(
-    engines: EvaluationEngines,
-    grader: Grader,
-    checkpoint: Checkpoint | None,
-    sets: EvaluationSets,
-    *,
-    tokens_per_batch: int,
-    most: int | None = None,
-    on_progress: Callable[[], None] | None = None,
-) -> Scores:
-    """Score a checkpoint, or the base model for None, on the evaluation sets.
+@dataclass
+class Answers:
+    """One checkpoint's answers to a set, graded while others are written."""
 
-    `tokens_per_batch` are the padded tokens of one forward pass of the loss,
-    `most` its examples, where they are limited.
-    `on_progress` is called many times a second; what it raises ends the
-    evaluation.
+    items: GenerationSet
+    grading: Grading
+    texts: Written = field(default_factory=dict)
 
-    Raises CheckpointError when the checkpoint is missing, damaged or does not
-    fit the base model; the engines are ready for the next one.
-    """
-    clock = _Clock()
-    with clock.phase("load"):
-        engines.load_weights(checkpoint)
-    accuracy = _Accuracy()
-    if sets.generation is not None:
-        accuracy = _measure_accuracy(engines, grader, sets.generation, clock, on_progress)
-    with clock.phase("loss"):
-        loss = engines.loss(
-            sets.loss, tokens_per_batch=tokens_per_batch, most=most, on_progress=on_progress
+    def take(self, index: int, sample: int, answer: Generated) -> None:
+        """An answer is finished: grading it begins."""
+        self.texts[index, sample] = answer
+        self.grading.submit(index, sample, answer.text)
+
+    def graded(self, on_progress: Callable[[], None]) -> list[Graded]:
+        """All items with their grades, once the graders are done."""
+        grades = self.grading.grades(on_progress)
+        return [self._graded(index, grades[index]) for index in range(len(self.items.items))]
+
+    def _graded(self, index: int, grades: Sequence[Grade]) -> Graded:
+        asked = range(self.items.decoding.samples)
+        if not grades:
+            length = len(self.items.prompts[index])
+            grade = Grade(NOT_ASKED, 0.0, detail=f"a prompt of {length} tokens leaves no room")
+            return Graded(self.items.items[index], [""] * len(asked), [grade] * len(asked))
+        answers = [self.texts[index, sample].text for sample in asked]
+        return Graded(self.items.items[index], answers, grades)
+
+    @property
+    def truncated(self) -> int:
+        """Answers that reached the limit of tokens."""
+        return sum(answer.truncated for answer in self.texts.values())
+
+    def stored(self, graded: Sequence[Graded]) -> list[StoredAnswers]:
+        """The answers as people are shown them later."""
+        return [
+            StoredAnswers(
+                index,
+                tuple(
+                    self._sample(index, sample, grade) for sample, grade in enumerate(one.grades)
+                ),
+            )
+            for index, one in enumerate(graded)
+        ]
+
+    def _sample(self, index: int, sample: int, grade: Grade) -> StoredSample:
+        answer = self.texts.get((index, sample), Generated("", (), False))
+        return StoredSample(
+            text=answer.text,
+            tokens=len(answer.token_ids),
+            truncated=answer.truncated,
+            category=grade.category,
+            score=grade.score,
+            extracted=grade.extracted,
+            detail=grade.detail,
         )
-    return Scores(
-        loss=loss.mean,
-        loss_total=loss.total,
-        loss_tokens=loss.tokens,
-        perplexity=loss.perplexity,
-        accuracy=accuracy.value,
-        accuracy_low=accuracy.low,
-        accuracy_high=accuracy.high,
-        correct=accuracy.correct,
-        total=accuracy.total,
-        outcomes=accuracy.outcomes,
-        answers=accuracy.answers,
-        timings=clock.timings(),
-    )
 
 
-def _measure_accuracy(
-    engines: EvaluationEngines,
-    grader: Grader,
-    items: GenerationSet,
-    clock: _Clock,
-    on_progress: Callable[[], None] | None,
-) -> _Accuracy:
-    with clock.phase("generate"):
-        answers = engines.generate(
-            items.prompts,
-            max_new_tokens=items.max_new_tokens,
-            stop_token_ids=items.stop_token_ids,
-            on_progress=on_progress,
+class Evaluator:
+    """Scores checkpoints on one of the study's sets."""
+
+    def __init__(
+        self,
+        engines: EvaluationEngines,
+        pool: GradingPool,
+        sets: EvaluationSets,
+        spec: EvaluationSpec,
+    ) -> None:
+        self._engines = engines
+        self._pool = pool
+        self._sets = sets
+        self._spec = spec
+
+    @property
+    def most_together(self) -> int:
+        """Adapters that are scored in one go."""
+        return self._engines.most_together if self._sets.generation is not None else 1
+
+    def score(
+        self,
+        checkpoint: Checkpoint | None,
+        *,
+        on_progress: Callable[[], None],
+        on_phase: Callable[[str], None] = lambda phase: None,
+    ) -> Scored:
+        """Score a checkpoint, or the base model for None.
+
+        `on_progress` is called many times a second; what it raises ends the
+        evaluation. Weights that are not finite give scores that say so.
+
+        Raises CheckpointError when the checkpoint is damaged or does not fit
+        the base model; the engines are ready for the next one.
+        """
+        return self._score(checkpoint, Clock(on_phase), on_progress)
+
+    def score_together(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        *,
+        on_progress: Callable[[], None],
+        on_phase: Callable[[str], None] = lambda phase: None,
+    ) -> list[Scored | CheckpointError]:
+        """Score several adapters, whose answers come from one run of the engine."""
+        written: list[Written] = [{} for _ in checkpoints]
+
+        def take(which: int, index: int, sample: int, answer: Generated) -> None:
+            written[which][index, sample] = answer
+
+        items = self._sets.generation
+        assert items is not None
+        shared = Clock(on_phase)
+        try:
+            with shared.phase("generate", "generating"):
+                self._engines.generate_together(checkpoints, items.writing, take, on_progress)
+        except CheckpointError:
+            # Which of them is to blame shows when each is scored alone.
+            return [self._alone(one, Clock(on_phase), on_progress) for one in checkpoints]
+        seconds = shared.timings().total / len(checkpoints)
+        found: list[Scored | CheckpointError] = []
+        for checkpoint, answers in zip(checkpoints, written, strict=True):
+            clock = Clock(on_phase)
+            clock.add("generate", seconds)
+            found.append(self._alone(checkpoint, clock, on_progress, answers))
+        return found
+
+    def _alone(
+        self,
+        checkpoint: Checkpoint,
+        clock: Clock,
+        on_progress: Callable[[], None],
+        written: Written | None = None,
+    ) -> Scored | CheckpointError:
+        try:
+            return self._score(checkpoint, clock, on_progress, written)
+        except CheckpointError as error:
+            return error
+
+    def _score(
+        self,
+        checkpoint: Checkpoint | None,
+        clock: Clock,
+        on_progress: Callable[[], None],
+        written: Written | None = None,
+    ) -> Scored:
+        """Score a checkpoint; `written` are its answers, where they are there already."""
+        try:
+            with clock.phase("load", "loading the weights"):
+                self._engines.load_weights(checkpoint)
+        except NotFinite as error:
+            return Scored(Scores.diverged(str(error), clock.timings()))
+        with ExitStack() as stack:
+            answers = self._begin(stack)
+            if answers is not None and written is not None:
+                for (index, sample), answer in written.items():
+                    answers.take(index, sample, answer)
+            elif answers is not None:
+                with clock.phase("generate", "generating"):
+                    self._engines.generate(answers.items.writing, answers.take, on_progress)
+            return self._finish(answers, clock, on_progress)
+
+    def _begin(self, stack: ExitStack) -> Answers | None:
+        items = self._sets.generation
+        if items is None:
+            return None
+        grading = stack.enter_context(self._pool.begin(items.task, items.items))
+        return Answers(items, grading)
+
+    def _finish(
+        self, answers: Answers | None, clock: Clock, on_progress: Callable[[], None]
+    ) -> Scored:
+        """The loss of the weights that are loaded, while the last answers are graded."""
+        with clock.phase("switch"):
+            self._engines.to_loss()
+        with clock.phase("loss", "computing the loss"):
+            loss = self._engines.loss(
+                self._sets.loss,
+                tokens_per_batch=self._spec.tokens_per_batch,
+                most=self._spec.batch_size,
+                on_progress=on_progress,
+            )
+        answered, packed = None, None
+        if answers is not None:
+            with clock.phase("grade", "grading"):
+                graded = answers.graded(on_progress)
+            answered = self._worth(answers, graded)
+            packed = self._packed(answers, graded)
+        arrangement = self._engines.arrangement
+        memory = {"name": arrangement.name, "reason": arrangement.reason}
+        buckets = self._spec.length_buckets
+        return Scored(Scores.of(loss, buckets, answered, clock.timings(), memory), packed)
+
+    def _worth(self, answers: Answers, graded: Sequence[Graded]) -> Answered:
+        grader: Grader = answers.grading.grader
+        return Answered.of(
+            answers.items,
+            graded,
+            categories=grader.categories,
+            measures=grader.measures(graded),
+            truncated=answers.truncated,
         )
-    with clock.phase("grade"):
-        outcomes = grader.grade(items.task, answers, items.references, on_progress)
-    correct, total = sum(outcomes), len(outcomes)
-    low, high = wilson_interval(correct, total)
-    return _Accuracy(
-        value=correct / total if total else None,
-        low=low,
-        high=high,
-        correct=correct,
-        total=total,
-        outcomes=tuple(outcomes),
-        answers=tuple(answer[:_KEPT_CHARACTERS] for answer in answers[:_KEPT_ANSWERS]),
-    )
 
-
-def _json_number(value: float) -> float | str:
-    return value if isfinite(value) else str(value)
+    def _packed(self, answers: Answers, graded: Sequence[Graded]) -> bytes | None:
+        limit = self._spec.answers_kib * KIB
+        return pack_answers(answers.stored(graded), limit) if limit else None

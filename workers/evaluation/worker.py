@@ -4,82 +4,97 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from textwrap import shorten
 from typing import Protocol
 
+from hpo.search.graded import StoredItem, pack_set
 from hpo.spec.errors import InputError
-from hpo.spec.sources import GenerationData
+from storage.answers import AnswerStore
 from storage.checkpoints import Checkpoint, CheckpointError
 from storage.errors import LeaseLost
 from storage.records import EvaluationRequest
-from workers.data.example import Example
-from workers.data.preparing.prepared import PreparedData
-from workers.data.preparing.survey import load_encoder
-from workers.data.tokens.encoded import EncodedExample
-from workers.data.tokens.encoder import Encoder
+from workers.evaluation.claim import Claim
 from workers.evaluation.engines.engines import EvaluationEngines
-from workers.evaluation.grading.grader import Grader
-from workers.evaluation.score import EvaluationSets, GenerationSet, Scores, score
-from workers.renewal import Renewer
+from workers.evaluation.grading.pool import GradingPool
+from workers.evaluation.score import Evaluator, Scored
+from workers.evaluation.scores import Scores
+from workers.evaluation.sets import (
+    TEST,
+    VALIDATION,
+    EvaluationSets,
+    GenerationSet,
+    answered,
+    load_sets,
+    require_gradable,
+)
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopRequested, StopSignal
 
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
-MATHS_CHECKED = 16
-"""Items whose own answers are judged at the start; a judge takes 30 ms for each."""
-VALIDATION, TEST = "validation", "test"
-"""Names of the sets: what trials are judged by, and what only the winner is scored on."""
 
 
 def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
     """Answer a study's requests until it is over or a stop is asked for."""
-    with open_session("evaluation", options, stop) as session:
+    with open_session("evaluation", options, stop) as session, ExitStack() as stack:
         if session.trials_over() and not session.tests_pending():
             return
         session.phase("preparing the evaluation sets")
         sets = load_sets(session)
+        evaluation = session.spec.evaluation
+        pool = stack.enter_context(
+            GradingPool(evaluation.grading_processes, item_seconds=evaluation.grading_seconds)
+        )
+        for name, items in answered(sets):
+            require_gradable(pool, items, f"data.{name}")
+            store_items(session, items, test=name == TEST)
         session.phase("building the engines")
         engines = load_engines(session, sets, options.device)
-        try:
-            with Grader() as grader:
-                for name, items in answered(sets):
-                    require_gradable(grader, items, f"data.{name}")
-                scorers: dict[str, Scorer] = {
-                    name: partial(
-                        score,
-                        engines,
-                        grader,
-                        sets=part,
-                        tokens_per_batch=session.spec.evaluation.tokens_per_batch,
-                        most=session.spec.evaluation.batch_size,
-                    )
-                    for name, part in sets.items()
-                }
-                EvaluationWorker(session, scorers).run()
-        finally:
-            engines.close()
+        stack.callback(engines.close)
+        scorers = {name: Evaluator(engines, pool, part, evaluation) for name, part in sets.items()}
+        EvaluationWorker(session, scorers).run()
 
 
 class Scorer(Protocol):
-    """Scores a checkpoint, or the base model for None."""
+    """Scores checkpoints on one set.
 
-    def __call__(
-        self, checkpoint: Checkpoint | None, /, *, on_progress: Callable[[], None]
-    ) -> Scores:
-        """`on_progress` is called between batches; what it raises ends the scoring.
+    `on_progress` is called between batches; what it raises ends the scoring.
+    `on_phase` is told what begins.
+    """
+
+    @property
+    def most_together(self) -> int:
+        """Adapters that are scored in one go."""
+
+    def score(
+        self,
+        checkpoint: Checkpoint | None,
+        *,
+        on_progress: Callable[[], None],
+        on_phase: Callable[[str], None],
+    ) -> Scored:
+        """Score a checkpoint, or the base model for None.
 
         Raises CheckpointError for a checkpoint that cannot be scored.
         """
 
+    def score_together(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        *,
+        on_progress: Callable[[], None],
+        on_phase: Callable[[str], None],
+    ) -> list[Scored | CheckpointError]:
+        """Score several adapters, in their order; a bad one does not hurt the others."""
+
 
 @dataclass
 class EvaluationWorker:
-    """Claims a request, scores its checkpoint, reports to the study."""
+    """Claims requests, scores their checkpoints, reports to the study."""
 
     session: StudySession
     scorers: Mapping[str, Scorer]
@@ -87,8 +102,9 @@ class EvaluationWorker:
 
     def run(self) -> None:
         """Answer requests until the study is over or stopped."""
+        order = self.session.spec.evaluation.order
         while not self.session.stopped():
-            request = self.session.queue.claim(self.session.worker_id)
+            request = self.session.queue.claim(self.session.worker_id, order=order)
             if request is not None:
                 self.answer(request)
             elif self.session.trials_over() and not self.session.tests_pending():
@@ -98,38 +114,109 @@ class EvaluationWorker:
                 self.session.listener.wait(IDLE_SECONDS)
 
     def answer(self, request: EvaluationRequest) -> None:
-        """Score one request; whatever happens, the next one can be answered."""
-        self.session.phase(f"scoring {describe(request)}")
-        try:
-            scores = self._score(request)
-            self.session.queue.complete(
-                request, scores.as_dict(), lambda: self._report(request, scores)
-            )
-            logger.info("%s: %s", describe(request), summary(scores))
-        except CheckpointError as error:
-            self._refuse(request, error)
-        except StopRequested:
-            self.session.queue.release(request)
-        except LeaseLost:
-            logger.info("%s is no longer wanted", describe(request))
-            # Nothing is left to give back but the pin on its checkpoint.
-            self.session.queue.release(request)
+        """Score a request, and others with it where that saves time.
 
-    def _score(self, request: EvaluationRequest) -> Scores:
-        renewer = Renewer(lambda: self.session.queue.renew(request), self.session.lease_seconds)
+        Whatever happens, the next one can be answered.
+        """
+        claims = [Claim(self.session, request)]
+        try:
+            self._answer(claims)
+        except (StopRequested, LeaseLost) as reason:
+            if isinstance(reason, LeaseLost):
+                logger.info("%s is no longer wanted", describe(request))
+            # Of one that was cancelled nothing is left to give back but the pin
+            # on its checkpoint.
+            for claim in claims:
+                claim.release()
+
+    def _answer(self, claims: list[Claim]) -> None:
+        """Score what is claimed; further claims are added to the list."""
+        first = claims[0].request
+        scorer = self.scorers[TEST if first.test else VALIDATION]
+        checkpoint = self._open(claims[0])
+        if isinstance(checkpoint, CheckpointError):
+            self._refuse(claims[0], checkpoint)
+            return
+        opened = {claims[0]: checkpoint}
+        if checkpoint is not None and checkpoint.kind == "lora" and not first.test:
+            opened |= self._further(claims, scorer.most_together - 1)
+        progress = self._progress(list(opened))
+        phases = self._phases(opened)
+        if len(opened) == 1:
+            outcomes = [_scored(scorer, checkpoint, progress, phases)]
+        else:
+            together = [one for one in opened.values() if one is not None]
+            outcomes = scorer.score_together(together, on_progress=progress, on_phase=phases)
+        for claim, outcome in zip(opened, outcomes, strict=True):
+            self._close(claim, outcome)
+
+    def _further(self, claims: list[Claim], most: int) -> dict[Claim, Checkpoint | None]:
+        """Other trials' waiting adapters, at most so many, verified."""
+        found: dict[Claim, Checkpoint | None] = {}
+        if most < 1:
+            return found
+        queue = self.session.queue
+        for request in queue.claim_more(self.session.worker_id, claims[0].request, most):
+            claims.append(claim := Claim(self.session, request))
+            checkpoint = self._open(claim)
+            if isinstance(checkpoint, CheckpointError):
+                self._refuse(claim, checkpoint)
+            else:
+                found[claim] = checkpoint
+        return found
+
+    def _open(self, claim: Claim) -> Checkpoint | CheckpointError | None:
+        """The verified checkpoint, None for the base model, or what is wrong with it."""
+        if claim.request.checkpoint is None:
+            return None
+        try:
+            with claim.renewer.through():
+                return self.session.checkpoints.open(claim.request.checkpoint)
+        except CheckpointError as error:
+            return error
+
+    def _progress(self, claims: Sequence[Claim]) -> Callable[[], None]:
+        """Renews what is claimed; raises LeaseLost once nothing of it is wanted."""
 
         def progress() -> None:
             self.session.stop.check()
-            renewer()
+            for claim in claims:
+                claim.renew()
+            if all(claim.lost for claim in claims):
+                raise LeaseLost("nothing that is being scored is wanted any more")
 
-        checkpoint = None
-        if request.checkpoint is not None:
-            with renewer.through():
-                checkpoint = self.session.checkpoints.open(request.checkpoint)
-        scorer = self.scorers[TEST if request.test else VALIDATION]
-        return scorer(checkpoint, on_progress=progress)
+        return progress
 
-    def _refuse(self, request: EvaluationRequest, error: CheckpointError) -> None:
+    def _phases(self, claims: Mapping[Claim, object]) -> Callable[[str], None]:
+        what = " and ".join(describe(claim.request) for claim in claims)
+        return lambda phase: self.session.phase(f"{what}: {phase}")
+
+    def _close(self, claim: Claim, outcome: Scored | CheckpointError) -> None:
+        """Report a result, once, or refuse the checkpoint."""
+        if isinstance(outcome, CheckpointError):
+            self._refuse(claim, outcome)
+            return
+        self.session.phase(f"{describe(claim.request)}: reporting")
+        started = time.monotonic()
+        try:
+            self.session.queue.complete(
+                claim.request,
+                outcome.scores.as_dict(),
+                lambda: self._report(claim.request, outcome.scores),
+                answers=outcome.answers,
+            )
+        except LeaseLost:
+            logger.info("%s is no longer wanted", describe(claim.request))
+            claim.release()
+            return
+        logger.info(
+            "%s: %s (%.0f ms to report)",
+            describe(claim.request),
+            summary(outcome.scores),
+            1000 * (time.monotonic() - started),
+        )
+
+    def _refuse(self, claim: Claim, error: CheckpointError) -> None:
         """Fail a request, unless this worker sees no checkpoint at all.
 
         Raises InputError then: no trial is to blame.
@@ -137,125 +224,64 @@ class EvaluationWorker:
         try:
             self.session.require_checkpoints()
         except InputError:
-            self.session.queue.release(request)
+            claim.release()
             raise
-        logger.error("%s: %s", describe(request), error)
-        self.session.queue.fail(request, str(error), retry=False)
+        logger.error("%s: %s", describe(claim.request), error)
+        self.session.queue.fail(claim.request, str(error), retry=False)
 
     def _report(self, request: EvaluationRequest, scores: Scores) -> bool:
         """Report a rung's value to the study when it is the trial's turn."""
         if request.test:
             return False
-        value = getattr(scores, self.session.spec.objective.metric)
         if request.trial_id is None:
             self.session.search.note_base(scores.as_dict())
         if request.rung is None or request.trial_id is None or request.number is None:
             return False
-        if not math.isfinite(value):
+        value = scores.value(self.session.spec.objective.metric)
+        if value is None or not math.isfinite(value):
             return False
         records = self.session.queue.for_trial(request.number)
         earlier = [r.rung for r in records if r.rung is not None and r.step < request.step]
         return self.session.search.report(request.trial_id, request.rung, value, earlier)
 
 
-def load_sets(session: StudySession) -> dict[str, EvaluationSets]:
-    """Prepare the evaluation sets, once: `validation`, and `test` where there is one.
+def _scored(
+    scorer: Scorer,
+    checkpoint: Checkpoint | None,
+    progress: Callable[[], None],
+    phases: Callable[[str], None],
+) -> Scored | CheckpointError:
+    try:
+        return scorer.score(checkpoint, on_progress=progress, on_phase=phases)
+    except CheckpointError as error:
+        return error
 
-    Raises InputError when one is missing or malformed.
+
+def store_items(session: StudySession, items: GenerationSet, *, test: bool) -> None:
+    """Keep the items of a set, once per study, so that people see what was asked.
+
+    Raises StudyError when the study has been asked other items.
     """
-    data = session.spec.data
-    prepared = session.data()
-    encoder = load_encoder(session.spec.model.path, data, prepared.shots)
-    max_length = max(session.search.max_lengths())
-    items = {
-        name: _items(prepared, name, part, encoder) for name, part in data.answered_sets().items()
-    }
-    losses = {VALIDATION: "loss", TEST: "test"} if data.test is not None else {VALIDATION: "loss"}
-    return {
-        name: EvaluationSets(
-            _loss_set(prepared, loss, max_length),
-            items.get("generation" if name == VALIDATION else "test"),
-        )
-        for name, loss in losses.items()
-    }
-
-
-def _loss_set(prepared: PreparedData, name: str, max_length: int) -> Sequence[EncodedExample]:
-    cut = prepared.encoded(name).cut(max_length)
-    if cut.truncated or cut.dropped:
-        logger.warning(
-            "%s set: %d examples cut and %d left out at %d tokens",
-            name,
-            cut.truncated,
-            cut.dropped,
-            max_length,
-        )
-    if not len(cut.examples):
-        raise InputError(
-            f"data.{name}: nothing that is learned is left of it at {max_length} tokens; "
-            "allowed: a larger training.max_length"
-        )
-    return cut.examples
-
-
-def _items(
-    prepared: PreparedData, name: str, spec: GenerationData, encoder: Encoder
-) -> GenerationSet:
-    examples = prepared.examples(name)
-    return GenerationSet(
-        prompts=[encoder.encode_prompt(example) for example in examples],
-        references=[_reference(example, spec, encoder) for example in examples],
-        perfect=[encoder.answer_text(example) for example in examples],
-        task=spec.task,
-        max_new_tokens=spec.max_new_tokens,
-        stop_token_ids=[encoder.end_token],
-    )
-
-
-def _reference(example: Example, spec: GenerationData, encoder: Encoder) -> str:
-    """What an answer is graded against: to the letter, the answer as the layout has it."""
-    return encoder.answer_text(example) if spec.task == "exact" else example.completion
-
-
-def answered(sets: Mapping[str, EvaluationSets]) -> Iterator[tuple[str, GenerationSet]]:
-    """The sets for which answers are generated, by their name in the study file."""
-    for name, part in sets.items():
-        if part.generation is not None:
-            yield "generation" if name == VALIDATION else name, part.generation
-
-
-def require_gradable(grader: Grader, items: GenerationSet, name: str) -> None:
-    """Refuse a set whose own answers, as the layout has them, would be graded wrong.
-
-    A study would otherwise be decided by a grader that rejects what is right.
-    Raises InputError.
-    """
-    number = MATHS_CHECKED if items.task == "math" else len(items.references)
-    answers, references = items.perfect[:number], items.references[:number]
-    right = grader.grade(items.task, answers, references)
-    wrong = next((index for index, good in enumerate(right) if not good), None)
-    if wrong is not None:
-        raise InputError(
-            f"{name}.task: given {items.task!r}, by which the item's own answer "
-            f"{shorten(answers[wrong], 80)!r} is wrong against {shorten(references[wrong], 80)!r}; "
-            "allowed: a task that goes with data.template and the completions"
-        )
+    stored = [StoredItem(item.prompt, item.reference, dict(item.labels)) for item in items.items]
+    AnswerStore(session.database, session.record.id).put_set(test, pack_set(stored), items.hash)
 
 
 def load_engines(
-    session: StudySession, sets: dict[str, EvaluationSets], device: str
+    session: StudySession, sets: Mapping[str, EvaluationSets], device: str
 ) -> EvaluationEngines:
     """Build the engines on the base model, once, long enough for every set."""
-    every = [part.generation for part in sets.values() if part.generation is not None]
-    longest = max((items.longest for items in every), default=0)
-    return EvaluationEngines.load(
+    every = [items for _, items in answered(sets)]
+    engines = EvaluationEngines.load(
         session.spec.model,
         session.spec.evaluation,
         device=device,
-        max_model_len=longest,
+        max_model_len=max((items.longest for items in every), default=0),
         lora_rank=session.search.largest_rank(),
         generation=bool(every),
     )
+    arrangement = engines.arrangement
+    logger.info("memory of the evaluation device: %s (%s)", arrangement.name, arrangement.reason)
+    return engines
 
 
 def describe(request: EvaluationRequest) -> str:
@@ -268,9 +294,12 @@ def describe(request: EvaluationRequest) -> str:
 
 def summary(scores: Scores) -> str:
     """The scores in one line."""
+    if scores.reason is not None:
+        return scores.reason
     parts = [f"loss {scores.loss:.4f}"]
-    if scores.accuracy is not None:
-        parts.append(f"accuracy {scores.accuracy:.3f} ({scores.correct} of {scores.total})")
+    if scores.answered is not None:
+        share = scores.answered.share
+        parts.append(f"accuracy {share.accuracy:.3f} ({share.correct} of {share.total})")
     times = scores.timings
     parts.append(f"{times.total:.2f} s, {times.overhead:.2f} s of it overhead")
     return ", ".join(parts)

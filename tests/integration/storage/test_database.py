@@ -71,7 +71,7 @@ def _definitions(connection: sa.Connection) -> set[str]:
 @pytest.mark.slow
 def test_processes_that_start_together_all_find_the_tables(database_url: str) -> None:
     with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(_open_everything, [database_url] * 4)) == ["0002"] * 4
+        assert list(pool.map(_open_everything, [database_url] * 4)) == ["0003"] * 4
 
 
 def _open_everything(url: str) -> str | None:
@@ -99,7 +99,7 @@ def test_a_user_named_like_our_schema_keeps_optunas_tables_apart(database_url: s
 def test_opening_twice_changes_nothing(database_url: str) -> None:
     for _ in range(2):
         with Database.open(database_url) as database, database.engine.connect() as connection:
-            assert current_revision(connection) == "0002"
+            assert current_revision(connection) == "0003"
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])

@@ -133,7 +133,7 @@ def test_the_test_set_is_answered_like_the_generation_set() -> None:
         generation={"path": "c", "task": "numeric", "max_new_tokens": 9}, test={"path": "d"}
     )
     test = DataSpec.model_validate(content).answered_sets()["test"]
-    assert (test.path, test.task, test.max_new_tokens) == ("d", "numeric", 9)
+    assert (test.path, test.task.type, test.max_new_tokens) == ("d", "numeric", 9)
     assert DataSpec.model_validate(data(test={"path": "d"})).answered_sets() == {}
 
 

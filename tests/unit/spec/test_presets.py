@@ -76,7 +76,7 @@ def test_a_preset_is_named_in_its_problems() -> None:
 def test_the_published_study_parses_as_it_is_printed() -> None:
     spec = parse_study(PUBLISHED, "study.yaml", {})
     assert spec.data.generation is not None
-    assert (spec.data.train.prompt, spec.data.generation.task) == ("problem", "math")
+    assert (spec.data.train.prompt, spec.data.generation.task.type) == ("problem", "math")
     assert spec.evaluation.early_stopping == EarlyStopping(patience=3, min_delta=0.001)
     assert spec.sampler == TpeSampler(seed=42)
     assert spec.pruner == AshaPruner(reduction_factor=3, min_resource=32_000)

@@ -86,7 +86,7 @@ class Assembly:
         return {name: found[name] for name in sets}
 
     def _evaluation_part(self, name: str, spec: EvaluationData, test: Part | None) -> Part:
-        gathered = self._gather(self._recipe.evaluation_reading(spec))
+        gathered = self._gather(self._recipe.evaluation_reading(name))
         in_test = (
             among(gathered.identity, [test.reserved])
             if test is not None

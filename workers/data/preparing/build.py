@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpo.spec.data import DataSpec
 from hpo.spec.errors import InputError
 from workers.data.example import Example, RowProblem
 from workers.data.preparing.assemble import Assembly
@@ -153,10 +154,7 @@ def survey(
                 writer = EncodedWriter(place, found.encoded.vocabulary)
                 writers[name] = stack.enter_context(closing(writer))
             writers[name].append(found.encoded)
-    for label in recipe.data.labels:
-        if not any(label in found.counts for found in content.values()):
-            given = f"given {label!r}, which no row has"
-            raise InputError(f"data.labels: {given}; allowed: fields of the rows")
+    _require_labels(recipe.data, content)
     for name, part in parts.items():
         part.settle()
         places[name].mkdir(exist_ok=True)
@@ -164,6 +162,19 @@ def survey(
         if part.repeats is not None:
             np.save(places[name] / REPEATS, part.repeats)
     return content
+
+
+def _require_labels(data: DataSpec, content: Mapping[str, Content]) -> None:
+    """Raise InputError for a field to count by that no row has."""
+    every = [counted for found in content.values() for counted in found.counts]
+    asked = {"data.labels": (data.labels, every)}
+    for name, part in data.answered_sets().items():
+        asked[f"data.{name}.by"] = (part.by, list(content[name].counts))
+    for place, (labels, there) in asked.items():
+        for label in labels:
+            if label not in there:
+                given = f"given {label!r}, which no row has"
+                raise InputError(f"{place}: {given}; allowed: fields of the rows")
 
 
 def _refuse(part: Part, problems: Mapping[int, RowProblem], start: int, stop: bool) -> None:

@@ -38,6 +38,8 @@ class Reading:
     cleaning: Cleaning | None
     fields: tuple[str, ...]
     """Fields that the layout's text names."""
+    task_fields: tuple[str, ...]
+    """Fields that grading needs."""
     labels: tuple[str, ...]
     quality: Quality | None
     same: Literal["prompt", "example"]

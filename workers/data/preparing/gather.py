@@ -116,6 +116,7 @@ def _format(reading: Reading, source: WeightedSource, first: Chunk) -> RowFormat
     return RowFormat.of(
         source,
         template_fields=reading.fields,
+        task_fields=reading.task_fields,
         labels=reading.labels,
         answer=getattr(quality, "answer", None),
         quality=quality.field if isinstance(quality, FieldQuality) else None,

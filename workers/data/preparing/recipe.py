@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from hpo.spec import templates
 from hpo.spec.cleaning import Quality
 from hpo.spec.data import DataSpec
-from hpo.spec.sources import EvaluationData, Source, WeightedSource
+from hpo.spec.sources import Source, WeightedSource
 from hpo.spec.space import SearchSpace
 from hpo.spec.study import StudySpec
+from hpo.spec.tasks import fields_of
 from workers.data.preparing.cache import DataCache, key_of
 from workers.data.preparing.chunks import Reading
 
@@ -61,8 +63,9 @@ class Recipe:
         sources = [source.model_copy(update=changed) for source in self.data.train.all_sources()]
         return self._reading(sources, cleaned=True, quality=self.data.quality)
 
-    def evaluation_reading(self, part: EvaluationData) -> Reading:
+    def evaluation_reading(self, name: str) -> Reading:
         """How an evaluation set is read, or the set that it is held out of."""
+        part = self.data.evaluation_sets()[name]
         own = _mapping(part)
         if part.path is not None:
             # Another format has fields of its own.
@@ -75,7 +78,7 @@ class Recipe:
             cleaning = self.data.cleaning
             cleaned = cleaning is not None and cleaning.evaluation
             # Scores are for training.
-            return self._reading([source], cleaned=cleaned, quality=None)
+            return self._reading([source], name, cleaned=cleaned, quality=None)
         sources = [
             source.model_copy(update={**own, "where": {**source.where, **part.where}})
             for source in self.data.train.all_sources()
@@ -83,15 +86,26 @@ class Recipe:
         return self._reading(sources, cleaned=True, quality=self.data.quality)
 
     def _reading(
-        self, sources: list[WeightedSource], *, cleaned: bool, quality: Quality | None
+        self,
+        sources: list[WeightedSource],
+        name: str | None = None,
+        *,
+        cleaned: bool,
+        quality: Quality | None,
     ) -> Reading:
+        """How `sources` are read; `name` is the set's that has them to itself."""
         data = self.data
+        answered = [part for other, part in data.answered_sets().items() if other == name]
+        if name is None:
+            # What is held out is read as the training set is.
+            answered = [part for part in data.answered_sets().values() if part.path is None]
         return Reading(
             # Weights repeat examples; they are read once.
             sources=tuple(source.model_copy(update={"weight": 1.0}) for source in sources),
             cleaning=data.cleaning if cleaned else None,
             fields=layout_fields(data),
-            labels=tuple(data.labels),
+            task_fields=_union(fields_of(part.task) for part in answered),
+            labels=_union([data.labels, *(part.by for part in answered)]),
             quality=quality,
             same=data.same,
             stop=data.on_error == "stop",
@@ -135,6 +149,11 @@ def layout_fields(data: DataSpec) -> tuple[str, ...]:
     mapped = {data.train.prompt or "prompt", data.train.completion or "completion"}
     known = {*templates.RESERVED, *templates.DERIVED, *mapped}
     return tuple(name for name in templates.fields(text) if name not in known)
+
+
+def _union(names: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """All names, each once, in the order in which they come."""
+    return tuple(dict.fromkeys(chain.from_iterable(names)))
 
 
 def _mapping(source: Source) -> dict[str, Any]:

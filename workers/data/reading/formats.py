@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ class RowFormat:
     system: str | None = None
     shots: str | None = None
     template_fields: tuple[str, ...] = ()
+    task_fields: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     answer: str | None = None
     quality: str | None = None
@@ -46,6 +48,7 @@ class RowFormat:
         source: Source,
         *,
         template_fields: Sequence[str] = (),
+        task_fields: Sequence[str] = (),
         labels: Sequence[str] = (),
         answer: str | None = None,
         quality: str | None = None,
@@ -55,8 +58,9 @@ class RowFormat:
         """The format of a source; its `first` row decides where that is `auto`.
 
         `template_fields` are the row's fields that the layout's text names,
-        `labels` those by which examples are counted. `answer` and `quality`
-        name fields, too. Raises InputError where the source's options do not
+        `task_fields` those that grading needs, which a row may lack, `labels`
+        those by which examples are counted. `answer` and `quality` name
+        fields, too. Raises InputError where the source's options do not
         go together.
         """
         return RowFormat(
@@ -66,6 +70,7 @@ class RowFormat:
             system=source.system,
             shots=source.examples,
             template_fields=tuple(template_fields),
+            task_fields=tuple(task_fields),
             labels=tuple(labels),
             answer=answer,
             quality=quality,
@@ -109,6 +114,9 @@ class RowFormat:
                 name: scalar(required(row, name, where), repr(name), where)
                 for name in self.template_fields
             }
+        if self.task_fields:
+            there = (name for name in self.task_fields if has(row, name))
+            known["task_fields"] = {name: _text_or_json(find(row, name)) for name in there}
         if self.labels:
             known["labels"] = _labels(row, self.labels, where)
         if self.shots is not None:
@@ -186,6 +194,10 @@ def _labels(row: Row, names: Sequence[str], where: str) -> dict[str, str]:
     return {
         name: scalar(value, repr(name), where) for name, value in found.items() if value is not None
     }
+
+
+def _text_or_json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _quality(row: Row, field: str, where: str) -> float:

@@ -2,15 +2,18 @@
 
 An engine that is fed tensors of a wrong shape, or too few of them, fails late,
 loops for ever or answers nonsense without a word. So everything is compared
-before any engine is touched.
+before any engine is touched: names, shapes, types, and that every value is
+finite. Lengths and checksums of the files were compared when the checkpoint
+was opened.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+NamedTensors = Iterable[tuple[str, "Tensor"]]
+WeightSource = Callable[[], Iterator[tuple[str, "Tensor"]]]
+"""Gives the tensors of a whole model, under the names of a checkpoint, each time it is called."""
 
 _NAMED_IN_MESSAGE = 3
 _DTYPES = {
@@ -37,6 +44,10 @@ _DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+
+
+class NotFinite(CheckpointError):
+    """A weight is NaN or infinite: training has diverged."""
 
 
 @dataclass(frozen=True)
@@ -56,34 +67,50 @@ class Layout:
     """The tensors that a full checkpoint of a model must hold."""
 
     required: Mapping[str, TensorType]
-    tied: Mapping[str, TensorType]
-    """Second names of tied tensors, which a checkpoint may leave out."""
+    tied: Mapping[str, str]
+    """Second names of tied tensors, which a checkpoint may leave out, and the first ones."""
 
     @classmethod
     def of(cls, model: nn.Module) -> Layout:
         """Read the layout off a transformers model in the type it is served in."""
-        own = {name for name, _ in model.named_parameters()}
-        own |= {name for name, _ in model.named_buffers()}
-        state = {name: _type_of(tensor) for name, tensor in model.state_dict().items()}
+        first: dict[int, str] = {}
+        tied: dict[str, str] = {}
+        state = model.state_dict(keep_vars=True)
+        for name, tensor in state.items():
+            if first.setdefault(id(tensor), name) != name:
+                tied[name] = first[id(tensor)]
         return cls(
-            required={name: kind for name, kind in state.items() if name in own},
-            tied={name: kind for name, kind in state.items() if name not in own},
+            required={name: type_of(state[name]) for name in first.values()},
+            tied=tied,
         )
 
 
 def verify_full(directory: Path, layout: Layout) -> dict[str, Path]:
-    """Compare a full checkpoint with the base model, all headers of it.
+    """Compare a full checkpoint with the base model, and look at every value.
 
     Returns the file of every required tensor. Raises CheckpointError when a
-    file is missing or cut short, or when names, shapes or types differ.
+    file is missing or cut short, when names, shapes or types differ, or when
+    tied tensors are not the same, and NotFinite.
     """
     files = {directory / name for name in _weight_files(directory)}
     found = {file: tensor_types(file) for file in sorted(files)}
     stored = {name: kind for types in found.values() for name, kind in types.items()}
-    _compare(directory, stored, layout)
-    return {
-        name: file for file, types in found.items() for name in types if name in layout.required
-    }
+    refuse_misfit(directory, stored, layout)
+    places = {name: file for file, types in found.items() for name in types}
+    require_finite(directory, read_tensors(places))
+    _refuse_untied(directory, places, layout)
+    return {name: file for name, file in places.items() if name in layout.required}
+
+
+def require_finite(directory: Path, tensors: NamedTensors) -> None:
+    """Raise NotFinite, which names the tensor, when a value is NaN or infinite."""
+    for name, tensor in tensors:
+        # A fortieth of the time that `isfinite` takes, and no memory.
+        if tensor.is_floating_point() and tensor.numel():
+            low, high = (float(end) for end in tensor.aminmax())
+            if not (isfinite(low) and isfinite(high)):
+                kind = "NaN" if isnan(low) or isnan(high) else "infinite values"
+                raise NotFinite(f"checkpoint {directory} holds {kind} in {name}: it has diverged")
 
 
 def tensor_types(file: Path) -> dict[str, TensorType]:
@@ -134,12 +161,15 @@ def _dtype(code: str) -> str:
     return _DTYPES.get(code, code)
 
 
-def _type_of(tensor: Tensor) -> TensorType:
+def type_of(tensor: Tensor) -> TensorType:
+    """Shape and element type of a tensor."""
     return TensorType(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
 
-def _compare(directory: Path, stored: Mapping[str, TensorType], layout: Layout) -> None:
-    allowed = {**layout.required, **layout.tied}
+def refuse_misfit(directory: Path, stored: Mapping[str, TensorType], layout: Layout) -> None:
+    """Raise CheckpointError when the tensors of a whole model are not those of the base."""
+    allowed = dict(layout.required)
+    allowed |= {name: layout.required[first] for name, first in layout.tied.items()}
     missing = layout.required.keys() - stored.keys()
     extra = stored.keys() - allowed.keys()
     wrong = {
@@ -154,6 +184,18 @@ def _compare(directory: Path, stored: Mapping[str, TensorType], layout: Layout) 
         raise CheckpointError(
             f"checkpoint {directory} does not fit the base model: {summary(problems)}"
         )
+
+
+def _refuse_untied(directory: Path, places: Mapping[str, Path], layout: Layout) -> None:
+    """Refuse second names of tied tensors with values of their own, which nobody would read."""
+    for name in sorted(layout.tied.keys() & places.keys()):
+        pair = {key: places[key] for key in (name, layout.tied[name])}
+        one, other = (tensor for _, tensor in read_tensors(pair))
+        if not one.equal(other):
+            raise CheckpointError(
+                f"checkpoint {directory} does not fit the base model: "
+                f"{name} differs from {layout.tied[name]}, which the base model ties it to"
+            )
 
 
 def summary(problems: Iterable[str]) -> str:

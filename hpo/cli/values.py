@@ -1,0 +1,107 @@
+"""How values look in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from unicodedata import category
+
+from rich.console import Console
+from rich.table import Table
+
+PIPE_WIDTH = 200
+"""Characters of a line where nobody's screen sets the width."""
+GREEDY = "greedy"
+
+
+def number(value: object) -> str:
+    """A value in few characters."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def signed(value: float | None) -> str:
+    """A difference in few characters, with its sign."""
+    if value is None:
+        return ""
+    return f"{value:+.4g}" if value else "0"
+
+
+def percent(share: float | None) -> str:
+    """A relative change."""
+    return "" if share is None else f"{100 * share:+.3g} %"
+
+
+def parameter_value(value: object) -> str:
+    """A drawn value in few characters, as a study file has it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return number(value)
+
+
+def interval(low: object, high: object) -> str:
+    """The ends of an interval, in brackets; nothing where they are not known."""
+    if low is None or high is None:
+        return ""
+    return f"({number(low)} to {number(high)})"
+
+
+def with_interval(result: Mapping[str, Any]) -> str:
+    """An accuracy with its interval."""
+    ends = interval(result.get("accuracy_low"), result.get("accuracy_high"))
+    return " ".join(filter(None, (number(result.get("accuracy")), ends)))
+
+
+def scores(result: Mapping[str, Any]) -> str:
+    """A loss and an accuracy."""
+    text = f"loss {number(result.get('loss'))}"
+    accuracy = with_interval(result)
+    return f"{text}, accuracy {accuracy}" if accuracy else text
+
+
+def decoding(result: Mapping[str, Any]) -> str:
+    """How the answers were written, in words; empty where it is not known."""
+    given = result.get("decoding")
+    if not given:
+        return ""
+    rest = {name: value for name, value in given.items() if value not in ((), [], None)}
+    if rest.get("temperature") == 0:
+        for name in ("temperature", "top_p", "samples", "seed"):
+            rest.pop(name, None)
+        return ", ".join([GREEDY, *(f"{name} {value}" for name, value in rest.items())])
+    return ", ".join(f"{name} {value}" for name, value in rest.items())
+
+
+def visible(text: str) -> str:
+    """A model's text with what would command a terminal made visible."""
+    return "".join(c if _plain(c) else ascii(c)[1:-1] for c in text)
+
+
+def _plain(character: str) -> bool:
+    return character.isprintable() or character in "\n\t" or category(character) == "Zs"
+
+
+def shortened(text: str, most: int) -> str:
+    """A text on one line, its middle left out where it is longer than `most` characters."""
+    line = visible(" ".join(text.split()))
+    if len(line) <= most:
+        return line
+    half = (most - 3) // 2
+    return f"{line[:half]}...{line[-half:]}"
+
+
+def output() -> Console:
+    """Where a command prints: as wide as the screen, or wide enough for a pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def new_table(console: Console, *columns: str) -> Table:
+    """A table as all of ours look; without lines in a pipe."""
+    table = Table(show_edge=False, pad_edge=False)
+    if not console.is_terminal:
+        table.box = None
+    for column in columns:
+        table.add_column(column)
+    return table

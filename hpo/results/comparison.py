@@ -1,0 +1,237 @@
+"""Two evaluations side by side: before and after on the same items.
+
+Works on the stored results alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpo.results.chosen import Chosen
+from hpo.spec.errors import StudyError
+from hpo.statistics.paired import McNemar, PairedDifference, mcnemar, paired_bootstrap
+
+Result = Mapping[str, Any]
+CONFIDENCE = 0.95
+RIGHT = 1.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A number of both sides; None where a side has none that is finite."""
+
+    before: float | None
+    after: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """After less before."""
+        if self.before is None or self.after is None:
+            return None
+        return self.after - self.before
+
+    @property
+    def relative(self) -> float | None:
+        """The difference as a share of what was before; None against nothing."""
+        difference = self.difference
+        return difference / self.before if difference is not None and self.before else None
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Plain values for JSON."""
+        return {"before": self.before, "after": self.after, "difference": self.difference}
+
+
+@dataclass(frozen=True)
+class Change:
+    """An item whose score is another one now."""
+
+    item: int
+    before: float
+    """From 0 to 1; 1 is right."""
+    after: float
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How the answers to the same items changed."""
+
+    items: int
+    share: Pair
+    difference: PairedDifference
+    test: McNemar | None
+    """None where items are more than right or wrong."""
+    improved: tuple[Change, ...]
+    """The largest change first."""
+    worsened: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What became of the scores between two evaluations."""
+
+    before: Chosen
+    after: Chosen
+    accuracy: Accuracy | None
+    """None where the study has no generation set."""
+
+    def scores(self) -> dict[str, Pair]:
+        """Loss, perplexity and what the task measures, by name."""
+        names = ["loss", "perplexity"]
+        before, after = _result(self.before), _result(self.after)
+        pairs = {name: _pair(before, after, name) for name in names}
+        first, second = before.get("measures") or {}, after.get("measures") or {}
+        return pairs | {name: _pair(first, second, name) for name in first | second}
+
+    def counts(self) -> dict[str, Pair]:
+        """Answers by category, and those that were cut."""
+        first, second = (_result(side).get("categories") or {} for side in self._sides)
+        counts = {n: Pair(first.get(n, 0), second.get(n, 0)) for n in first | second}
+        cut = _pair(_result(self.before), _result(self.after), "truncated")
+        return counts | ({} if cut.before is None or cut.after is None else {"truncated": cut})
+
+    def breakdown(self) -> dict[str, dict[str, Pair]]:
+        """Accuracies by field and value."""
+        first, second = (_result(side).get("by") or {} for side in self._sides)
+        return {
+            name: {
+                value: _pair(first[name].get(value, {}), second[name].get(value, {}), "accuracy")
+                for value in first[name] | second[name]
+            }
+            for name in first
+            if name in second
+        }
+
+    @property
+    def _sides(self) -> tuple[Chosen, Chosen]:
+        return self.before, self.after
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "before": _side(self.before),
+            "after": _side(self.after),
+            "accuracy": accuracy_dict(self.accuracy) if self.accuracy else None,
+            "scores": {name: pair.as_dict() for name, pair in self.scores().items()},
+            "categories": {name: pair.as_dict() for name, pair in self.counts().items()},
+            "by": {
+                name: {value: pair.as_dict() for value, pair in values.items()}
+                for name, values in self.breakdown().items()
+            },
+        }
+
+
+def compare(before: Chosen, after: Chosen) -> Comparison:
+    """Both evaluations on the items that they share.
+
+    Raises StudyError when they were not given the same items in the same way,
+    or when only one of them has graded answers.
+    """
+    first, second = outcomes(before), outcomes(after)
+    for side, found, other in ((before, first, after), (after, second, before)):
+        if not found and (first or second):
+            raise StudyError(
+                f"the {side.name} has no graded answers to compare with those of the {other.name}"
+            )
+    if not first:
+        return Comparison(before, after, None)
+    _require_same(before, after)
+    return Comparison(before, after, _accuracy(first, second))
+
+
+def outcomes(side: Chosen) -> list[float]:
+    """Mean score of each item's answers, in the order of the set."""
+    return [float(score) for score in _result(side).get("outcomes") or ()]
+
+
+def accuracy_dict(accuracy: Accuracy) -> dict[str, Any]:
+    """Plain values for JSON and YAML, without the items."""
+    difference, test = accuracy.difference, accuracy.test
+    content: dict[str, Any] = {
+        "before": accuracy.share.before,
+        "after": accuracy.share.after,
+        "difference": difference.difference,
+        "low": difference.low,
+        "high": difference.high,
+        "confidence": CONFIDENCE,
+        "method": "paired bootstrap",
+        "relative": accuracy.share.relative,
+        "items": accuracy.items,
+        "improved": len(accuracy.improved),
+        "worsened": len(accuracy.worsened),
+    }
+    return content | ({"mcnemar_p": test.p_value} if test is not None else {})
+
+
+def _accuracy(before: Sequence[float], after: Sequence[float]) -> Accuracy:
+    changes = [Change(i, b, a) for i, (b, a) in enumerate(zip(before, after, strict=True))]
+    by_size = sorted(changes, key=lambda change: -abs(change.after - change.before))
+    return Accuracy(
+        items=len(changes),
+        share=Pair(sum(before) / len(before), sum(after) / len(after)),
+        difference=paired_bootstrap(before, after),
+        test=_mcnemar(before, after),
+        improved=tuple(change for change in by_size if change.after > change.before),
+        worsened=tuple(change for change in by_size if change.after < change.before),
+    )
+
+
+def _mcnemar(before: Sequence[float], after: Sequence[float]) -> McNemar | None:
+    if not {*before, *after} <= {0.0, RIGHT}:
+        return None
+    return mcnemar([score == RIGHT for score in before], [score == RIGHT for score in after])
+
+
+def _require_same(before: Chosen, after: Chosen) -> None:
+    """Both must have been asked the same, in the same way. Raises StudyError."""
+    for difference in _differences(_result(before), _result(after)):
+        raise StudyError(
+            f"the {before.name} and the {after.name} cannot be compared: {difference}; allowed: "
+            "evaluations of the same items, decoded alike"
+        )
+
+
+def _differences(before: Result, after: Result) -> Iterator[str]:
+    asked = len(before["outcomes"]), len(after["outcomes"])
+    if asked[0] != asked[1]:
+        yield f"they were given {asked[0]} and {asked[1]} items"
+    # Results of an earlier version do not say: a study's items are frozen all the same.
+    for name, what in (("items_hash", "items"), ("decoding", "decoding")):
+        first, second = before.get(name), after.get(name)
+        if first is not None and second is not None and first != second:
+            yield f"their {what} differ ({_named(first, second)} and {_named(second, first)})"
+
+
+def _named(value: Any, other: Any) -> str:
+    """A value in words; of several, those that the other one has not."""
+    if not (isinstance(value, Mapping) and isinstance(other, Mapping)):
+        return str(value)
+    named = (f"{name} {part}" for name, part in value.items() if other.get(name) != part)
+    return ", ".join(named) or "nothing more"
+
+
+def _side(side: Chosen) -> dict[str, Any]:
+    record, result = side.record, _result(side)
+    shown = ("loss", "perplexity", "accuracy", "accuracy_low", "accuracy_high", "total")
+    place = {"trial": side.number, "step": record.step, "examples": record.examples}
+    return place | {"test": record.test} | {name: result.get(name) for name in shown}
+
+
+def _result(side: Chosen) -> Result:
+    return side.record.result or {}
+
+
+def _pair(before: Result, after: Result, name: str) -> Pair:
+    return Pair(_finite(before.get(name)), _finite(after.get(name)))
+
+
+def _finite(value: object) -> float | None:
+    """A stored number; JSON has words for what is not finite."""
+    if value is None:
+        return None
+    number = float(str(value))
+    if not math.isfinite(number):
+        return None
+    return value if isinstance(value, int) else number
