@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
-from hpo.spec.errors import InputError, StudyError
+from hpo.spec.errors import StudyError
 from storage.database import Database
 from storage.schema import evaluation, evaluation_answers, evaluation_set
 
@@ -38,8 +38,8 @@ class AnswerStore:
     def put_set(self, test: bool, items: bytes, hash: str) -> None:  # noqa: A002 - the set's field
         """Store the items of the validation or the test set, once.
 
-        What is stored already is left as it is. Raises InputError when that
-        has another hash, StudyError when there is no such study.
+        What is stored already is left as it is. Raises StudyError when that
+        has another hash, or when there is no such study.
         """
         stored = self._hash(test)
         if stored is None:
@@ -48,7 +48,7 @@ class AnswerStore:
             stored = self._hash(test)
         if stored != hash:
             name = "test set" if test else "generation set"
-            raise InputError(
+            raise StudyError(
                 f"the items of the {name} here ({hash}) are not those that the study's answers "
                 f"were given to ({stored}); put the same files, model and versions of the "
                 "libraries here, or give the study file another name"

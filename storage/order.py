@@ -47,17 +47,15 @@ def of_ended_trial() -> sa.ColumnElement[bool]:
     return sa.and_(evaluation.c.number.is_not(None), ~evaluation.c.test, ~running)
 
 
-def next_in_line(
-    study_id: int, order: Order, *, besides: Collection[int] = ()
-) -> sa.ScalarSelect[int]:
-    """The id of the request to take up next, its row locked.
+def next_in_line(study_id: int, order: Order, *, besides: Collection[int] = ()) -> sa.CTE:
+    """The request to take up next, its row locked: `id`, and whether its trial has `ended`.
 
-    Requests of ended trials come first, to be cancelled. With `besides` only
+    Those of ended trials come first, to be cancelled. With `besides` only
     requests of other trials than those count, on the validation set.
     """
     line = _line(study_id, order, besides)
     return (
-        sa.select(evaluation.c.id)
+        sa.select(evaluation.c.id, (line.c.kind == ENDED).label("ended"))
         .join(line, line.c.id == evaluation.c.id)
         # Once more, for a row that another worker changed after it was read.
         .where(waiting())
@@ -65,7 +63,7 @@ def next_in_line(
         .order_by(line.c.step if order == "oldest" else line.c.step.desc(), line.c.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=evaluation)
-        .scalar_subquery()
+        .cte("chosen")
     )
 
 

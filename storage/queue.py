@@ -7,7 +7,7 @@ for a cancelled request, is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ from storage.database import Database
 from storage.errors import LeaseLost
 from storage.leases import expiry
 from storage.listen import notify
-from storage.order import Order, next_in_line, of_ended_trial
+from storage.order import Order, next_in_line
 from storage.records import EvaluationRequest
 from storage.requests import EvaluationRequests
 from storage.schema import evaluation
@@ -88,7 +88,8 @@ class EvaluationQueue(EvaluationRequests):
         Nobody else can take the request while `report` runs; when it raises,
         nothing is stored. Completing twice under the same number does nothing
         the second time. `result` is JSON without NaN or infinity (ValueError);
-        `answers` are the graded answers, compressed, stored along with it.
+        characters that Postgres cannot store are replaced in it. `answers` are
+        the graded answers, compressed, stored along with it.
         Raises LeaseLost when the number is old or the request was cancelled;
         a cancelled one's checkpoint is then no longer pinned for it.
         """
@@ -122,7 +123,7 @@ class EvaluationQueue(EvaluationRequests):
         untried = {"state": "open", "attempts": evaluation.c.attempts - 1, "claimed_at": None}
         self._give_up(request, untried)
 
-    def _take(self, worker_id: str, chosen: sa.ScalarSelect[int]) -> EvaluationRequest | None:
+    def _take(self, worker_id: str, chosen: sa.CTE) -> EvaluationRequest | None:
         """Claim the chosen request; one that must not be handed out is closed and passed over."""
         statement = self._claim(worker_id, chosen)
         while (row := self._claimed(statement)) is not None:
@@ -137,15 +138,15 @@ class EvaluationQueue(EvaluationRequests):
                 notify(connection, self._study_id)
         return row
 
-    def _claim(self, worker_id: str, chosen: sa.ScalarSelect[int]) -> sa.Executable:
-        ended = of_ended_trial()
+    def _claim(self, worker_id: str, chosen: sa.CTE) -> sa.Executable:
+        ended = chosen.c.ended
         used_up = evaluation.c.attempts >= self._max_attempts
         handed_out = sa.and_(~ended, ~used_up)
         now = sa.func.clock_timestamp()
         lost = f"lost {self._max_attempts} evaluation workers"
         return (
             sa.update(evaluation)
-            .where(evaluation.c.id == chosen)
+            .where(evaluation.c.id == chosen.c.id)
             .values(
                 state=sa.case((ended, "cancelled"), (used_up, "failed"), else_="claimed"),
                 fence=evaluation.c.fence + 1,
@@ -172,7 +173,7 @@ class EvaluationQueue(EvaluationRequests):
         *,
         reported: bool,
     ) -> None:
-        values = {**_ending("done"), **LET_GO, "result": result, "reported": reported}
+        values = {**_ending("done"), **LET_GO, "result": _storable(result), "reported": reported}
         self._change(connection, request, **values, error=None)
         notify(connection, self._study_id)
 
@@ -197,6 +198,17 @@ class EvaluationQueue(EvaluationRequests):
 
 def _ending(state: str) -> dict[str, Any]:
     return {"state": state, "finished_at": sa.func.clock_timestamp()}
+
+
+def _storable(value: Any) -> Any:
+    """JSON without what JSONB refuses, such as a model may write: NUL and half surrogate pairs."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_storable(key): _storable(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(part) for part in value]
+    return value
 
 
 def _numbered(request: EvaluationRequest) -> sa.ColumnElement[bool]:

@@ -16,7 +16,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -78,23 +78,29 @@ def start_hpo(
     environment: Mapping[str, str],
     out: Path,
     err: Path | None = None,
+    before: Callable[[], None] | None = None,
 ) -> WarmProcess:
     """Start `hpo` with these arguments in a folder; its output is added to files.
 
-    Errors go to `out` too unless `err` is given.
+    Errors go to `out` too unless `err` is given. `before` is called in the
+    process first, to have it watched from inside; it can be pickled.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     outputs = (str(out), str(err or out))
     process = context.Process(
-        target=_hpo, args=([*arguments], str(folder), dict(environment), outputs)
+        target=_hpo, args=([*arguments], str(folder), dict(environment), outputs, before)
     )
     process.start()
     return WarmProcess(process)
 
 
 def _hpo(
-    arguments: list[str], folder: str, environment: dict[str, str], outputs: tuple[str, str]
+    arguments: list[str],
+    folder: str,
+    environment: dict[str, str],
+    outputs: tuple[str, str],
+    before: Callable[[], None] | None,
 ) -> None:
     """What a new interpreter would do for `python -m hpo`."""
     os.setsid()
@@ -112,6 +118,8 @@ def _hpo(
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, errors="backslashreplace")
     sys.argv = ["hpo", *arguments]
+    if before is not None:
+        before()
     try:
         runpy.run_module("hpo", run_name="__main__", alter_sys=True)
     finally:

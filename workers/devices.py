@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
+from pathlib import Path
 
 import torch
 
 from hpo.spec.errors import DeviceError
 from hpo.spec.training.devices import TrainingDevice
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+"""Tells machines apart, and is the same in all containers of one (Linux)."""
+SHARE_MARGIN = 0.02
+"""Share of a GPU that a process takes besides what it claims, for its context."""
 
 
 def prepare_device(device: torch.device, memory_fraction: float | None) -> None:
@@ -49,3 +56,41 @@ def torch_device(name: str) -> torch.device:
         there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
         raise DeviceError(f"given the device {name!r}, which is not here; allowed: auto, {there}")
     return torch.device("cuda", index)
+
+
+def device_identity(device: torch.device) -> str:
+    """What a device is called by every process that uses it, and no other device is.
+
+    A GPU by its UUID, whatever number a process knows it by; a CPU by its
+    machine, whatever a container takes that to be called.
+    """
+    if device.type == "cuda":
+        return f"gpu {torch.cuda.get_device_properties(device).uuid}"
+    return f"{device.type} of {_machine()}"
+
+
+def _machine() -> str:
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def release_cached_memory(device: torch.device) -> None:
+    """Finish what the device computes and give back what the allocator keeps unused."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that nobody uses; 0 where nothing is shared but the host's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def memory_share(most: float, free: int, total: int) -> float:
+    """Share of a GPU that may be claimed now: `most`, or what is free less a margin.
+
+    vLLM refuses to be built when less is free than it was promised.
+    """
+    return max(0.0, min(most, round(free / total - SHARE_MARGIN, 4)))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from hpo.results.answers import GradedAnswers
     from hpo.results.comparison import Change, Comparison
 
+    Answers = tuple[GradedAnswers | None, GradedAnswers | None]
+
 SHOWN = "3"
 
 Side = Annotated[
@@ -55,9 +57,10 @@ def compare(
     name = study_name(study)
     with connected(database) as connection:
         view = StudyView(connection, find(connection, name))
-        sides = [choose(view, given, test=test) for given in (before, after)]
+        sides = choose(view, before, test=test), choose(view, after, test=test)
         comparison = compared(*sides)
-        answers = [read_answers(view.answers, side.record) for side in sides]
+        first, second = (read_answers(view.answers, side.record) for side in sides)
+    answers = first, second
     if json_output:
         print(json.dumps(comparison.as_dict() | {"items": _changes(comparison, answers, most)}))
     else:
@@ -74,32 +77,20 @@ def _most(items: str) -> int | None:
     return int(items)
 
 
-def _show(
-    comparison: Comparison, study: str, answers: list[GradedAnswers | None], most: int | None
-) -> None:
+def _show(comparison: Comparison, study: str, answers: Answers, most: int | None) -> None:
     from hpo.cli.comparing import difference_lines, head_lines, item_lines, tables
-    from hpo.cli.values import output
+    from hpo.cli.values import Printer
 
-    console = output()
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
-
-    for line in head_lines(comparison, study):
-        say(line)
-    for table in tables(comparison, console):
-        say("")
-        console.print(table)
-    if comparison.accuracy is None:
-        return
-    say("")
-    for line in (*difference_lines(comparison.accuracy), *item_lines(comparison, *answers, most)):
-        say(line)
+    printer = Printer()
+    printer.lines(head_lines(comparison, study))
+    for table in tables(comparison, printer.console):
+        printer.table(table)
+    if comparison.accuracy is not None:
+        printer.lines(["", *difference_lines(comparison.accuracy)])
+        printer.lines(item_lines(comparison, *answers, most))
 
 
-def _changes(
-    comparison: Comparison, answers: list[GradedAnswers | None], most: int | None
-) -> dict[str, Any] | None:
+def _changes(comparison: Comparison, answers: Answers, most: int | None) -> dict[str, Any] | None:
     """Every item that changed; the first ones with their texts."""
     accuracy = comparison.accuracy
     if accuracy is None:
@@ -113,7 +104,7 @@ def _changes(
     }
 
 
-def _texts(change: Change, answers: list[GradedAnswers | None]) -> dict[str, Any]:
+def _texts(change: Change, answers: Answers) -> dict[str, Any]:
     known = next((side for side in answers if side is not None), None)
     if known is None:
         return {}

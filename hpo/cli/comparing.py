@@ -11,7 +11,6 @@ from rich.text import Text
 from hpo.cli.graded import changed_lines
 from hpo.cli.values import (
     decoding,
-    interval,
     new_table,
     number,
     percent,
@@ -21,6 +20,7 @@ from hpo.cli.values import (
 )
 from hpo.results.answers import GradedAnswers
 from hpo.results.comparison import Accuracy, Comparison, Pair
+from hpo.statistics.paired import PairedDifference
 
 SMALLEST_P = 1e-300
 
@@ -49,8 +49,7 @@ def tables(comparison: Comparison, console: Console) -> Iterator[Table]:
 def difference_lines(accuracy: Accuracy) -> Iterator[str]:
     """The change of the accuracy, and how sure it is."""
     found = accuracy.difference
-    ends = f"{signed(found.low)} to {signed(found.high)}"
-    line = f"accuracy {signed(found.difference)} (95 % {ends}, paired bootstrap)"
+    line = f"accuracy {signed(found.difference)} (95 % {_ends(found)}, paired bootstrap)"
     if accuracy.share.relative is not None:
         line += f", {percent(accuracy.share.relative)} relative"
     yield line
@@ -97,8 +96,7 @@ def _score_table(comparison: Comparison, console: Console) -> Table:
         sides = (comparison.before, comparison.after)
         cells = [with_interval(side.record.result or {}) for side in sides]
         found = accuracy.difference
-        ends = interval(found.low, found.high)
-        table.add_row("accuracy", *cells, f"{signed(found.difference)} {ends}")
+        table.add_row("accuracy", *cells, f"{signed(found.difference)} ({_ends(found)})")
     for name, pair in comparison.scores().items():
         table.add_row(*_row(name, pair))
     return table
@@ -121,6 +119,10 @@ def _titled(comparison: Comparison, console: Console, title: str) -> Table:
 def _row(name: str, pair: Pair) -> list[Text]:
     cells = (shortened(name, 60), number(pair.before), number(pair.after), signed(pair.difference))
     return [Text(cell) for cell in cells]
+
+
+def _ends(found: PairedDifference) -> str:
+    return f"{signed(found.low)} to {signed(found.high)}"
 
 
 def _p_value(value: float) -> str:

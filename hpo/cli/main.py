@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from hpo.cli import data, doctor, run, status, study, worker
+from hpo.cli import compare, data, doctor, run, status, study, trial, worker
 from hpo.spec.errors import HpoError
 
 app = typer.Typer(
@@ -23,8 +23,10 @@ app = typer.Typer(
 )
 run.add_to(app)
 status.add_to(app)
+compare.add_to(app)
 doctor.add_to(app)
 app.add_typer(study.app, name="study")
+app.add_typer(trial.app, name="trial")
 app.add_typer(data.app, name="data")
 app.add_typer(worker.app, name="worker")
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from storage.database import Database as Connection
 
 Database = Annotated[
     str | None,
@@ -39,3 +44,13 @@ def study_name(given: str) -> str:
     from hpo.launch.home import variables
 
     return load_study(given, variables()).name
+
+
+@contextmanager
+def connected(database: str | None) -> Iterator[Connection]:
+    """The database that was asked for, opened; the embedded server runs meanwhile."""
+    from hpo.launch.home import database_url
+    from storage.database import Database as Connection
+
+    with database_url(database) as url, Connection.open(url) as connection:
+        yield connection

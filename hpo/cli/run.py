@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hpo.cli.options import Database, Name, Output, Study, local, study_name
+from hpo.cli.options import Database, Name, Output, Study, connected, local, study_name
 
 DEVICE_HELP = "auto, cpu, cuda or cuda:N. Default: as the study file says."
 
@@ -73,14 +73,12 @@ def export(
     database: Database = None,
 ) -> None:
     """Write a study's results to a YAML file."""
-    from hpo.launch.home import database_url
     from hpo.results.export import write_results
     from hpo.results.snapshot import StudyView
     from hpo.search.register import find
-    from storage.database import Database as Connection
 
     name = study_name(study)
-    with database_url(database) as url, Connection.open(url) as connection:
+    with connected(database) as connection:
         write_results(StudyView(connection, find(connection, name)), output)
     print(f"written: {output}")
 

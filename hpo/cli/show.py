@@ -11,14 +11,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hpo.cli.values import number, parameter_value, percent, scores, signed, verdict_words
 from hpo.spec.load import ladder_of
 from hpo.spec.space import Choices, Parameter, SearchSpace
 from hpo.spec.study import StudySpec
 
 if TYPE_CHECKING:
     from hpo.launch.crew import Display
+    from hpo.results.comparison import Difference
     from hpo.results.snapshot import Snapshot, TrialView
-    from hpo.search.asha import Verdict
 
 COLUMNS = ("batch", "loss", "accuracy", "rank")
 """What is shown of a trial behind its parameters."""
@@ -43,7 +44,7 @@ class Lines:
         """Print what is new."""
         if snapshot.base is not None and not self._base_shown:
             self._base_shown = True
-            self.note(f"base model: {_scores(snapshot.base)}")
+            self.note(f"base model: {scores(snapshot.base)}")
         for trial in snapshot.trials:
             key = (trial.state, len(trial.rungs))
             # A trial that is still being drawn has parameters to come.
@@ -157,19 +158,32 @@ def best_lines(snapshot: Snapshot) -> list[str]:
     """The best trial and its parameters, beside the base model."""
     lines: list[str] = []
     if snapshot.base is not None:
-        lines.append(f"base model: {_scores(snapshot.base)}")
+        lines.append(f"base model: {scores(snapshot.base)}")
     best = snapshot.best_trial()
     if best is not None:
-        scores = f"loss {number(best.loss)}"
-        if best.accuracy is not None:
-            scores += f", accuracy {number(best.accuracy)}"
-        lines.append(f"best trial: {best.number}, batch {best.best_step}: {scores}")
+        lines.append(f"best trial: {best.number}, batch {best.best_step}: {scores(vars(best))}")
+        lines += against_lines("against the base model", snapshot.against_base)
         lines += [f"  {name}: {parameter_value(value)}" for name, value in best.parameters.items()]
     if snapshot.base_test is not None:
-        lines.append(f"test set: base model {_scores(snapshot.base_test)}")
+        lines.append(f"test set: base model {scores(snapshot.base_test)}")
     if snapshot.best_test is not None:
-        lines.append(f"test set: best trial {_scores(snapshot.best_test)}")
+        lines.append(f"test set: best trial {scores(snapshot.best_test)}")
+    lines += against_lines("test set: against the base model", snapshot.against_base_test)
     return lines
+
+
+def against_lines(what: str, difference: Difference) -> list[str]:
+    """The differences to the base model, if they are known, in one line."""
+    if difference is None:
+        return []
+    loss, accuracy = difference["loss"], difference.get("accuracy")
+    parts: list[str] = []
+    if loss["difference"] is not None:
+        parts.append(f"loss {signed(loss['difference'])} ({percent(loss['relative'])})")
+    if accuracy is not None:
+        ends = f"{signed(accuracy['low'])} to {signed(accuracy['high'])}"
+        parts.append(f"accuracy {signed(accuracy['difference'])} ({ends})")
+    return [f"{what}: {', '.join(parts)}"] if parts else []
 
 
 def warning_lines(snapshot: Snapshot) -> list[str]:
@@ -204,32 +218,12 @@ def spec_lines(spec: StudySpec) -> list[str]:
     return lines
 
 
-def number(value: object) -> str:
-    """A value in few characters."""
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def parameter_value(value: object) -> str:
-    """A drawn value in few characters, as a study file has it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return number(value)
-
-
 def _range(parameter: Parameter) -> str:
     node = parameter.node
     if isinstance(node, Choices):
         return "one of " + ", ".join(map(parameter_value, node.labels))
     scale = ", log scale" if node.log else ""
     return f"{node.low:g} to {node.high:g}{scale}{', whole' if parameter.integer else ''}"
-
-
-def _scores(result: dict[str, object]) -> str:
-    loss, accuracy = result.get("loss"), result.get("accuracy")
-    text = f"loss {number(loss)}"
-    return text if accuracy is None else f"{text}, accuracy {number(accuracy)}"
 
 
 def _place(trial: TrialView) -> str:
@@ -242,18 +236,14 @@ def _place(trial: TrialView) -> str:
     return f"{last.rank}/{last.competitors} at {last.rung}" if last.rank else f"at {last.rung}"
 
 
-def _verdict(verdict: Verdict) -> str:
-    word = "goes on" if verdict.keep else "pruned"
-    place = f"rank {verdict.rank} of {verdict.competitors} " if verdict.rank else ""
-    return f"{place}at {verdict.rung}: {word}"
-
-
 def _event(trial: TrialView, snapshot: Snapshot) -> str:
     parameters = ", ".join(f"{n}={parameter_value(v)}" for n, v in trial.parameters.items())
     if trial.state == "RUNNING" and not trial.rungs:
         return f"trial {trial.number} started: {parameters}"
     if trial.state == "RUNNING":
         last = trial.rungs[-1]
-        return f"trial {trial.number}: {snapshot.metric} {number(last.value)}, {_verdict(last)}"
+        return (
+            f"trial {trial.number}: {snapshot.metric} {number(last.value)}, {verdict_words(last)}"
+        )
     star = ", the best so far" if trial.number == snapshot.best else ""
     return f"trial {trial.number} {trial.state.lower()}: {trial.reason}{star}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.options import Database, Json, Name, study_name
+from hpo.cli.options import Database, Json, Name, connected, study_name
 
 if TYPE_CHECKING:
     from hpo.results.snapshot import Snapshot, StudyView
@@ -27,18 +27,16 @@ def status(
     database: Database = None,
 ) -> None:
     """Show how a study stands."""
-    from rich.console import Console
     from rich.live import Live
 
     from hpo.cli.show import render
-    from hpo.launch.home import database_url
+    from hpo.cli.values import Printer
     from hpo.results.snapshot import StudyView
     from hpo.search.register import find
-    from storage.database import Database as Connection
 
     name = study_name(study)
-    console = Console()
-    with database_url(database) as url, Connection.open(url) as connection:
+    console = Printer().console
+    with connected(database) as connection:
         view = StudyView(connection, find(connection, name))
 
         def show(snapshot: Snapshot) -> None:

@@ -5,28 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.options import Database, Json, Name, Study, local, study_name
+from hpo.cli.options import Database, Json, Name, Study, connected, local, study_name
 
 if TYPE_CHECKING:
     from hpo.results.snapshot import Snapshot
-    from storage.database import Database as Connection
 
 app = typer.Typer(help="Create, list, show, stop, resume or delete studies.", no_args_is_help=True)
-
-
-@contextmanager
-def _connected(database: str | None) -> Iterator[Connection]:
-    from hpo.launch.home import database_url
-    from storage.database import Database as Connection
-
-    with database_url(database) as url, Connection.open(url) as connection:
-        yield connection
 
 
 @app.command()
@@ -42,7 +31,7 @@ def create(study: Study, database: Database = None) -> None:
     from hpo.search.register import register
 
     spec, data = prepare(study)
-    with _connected(database) as connection:
+    with connected(database) as connection:
         record, created = register(connection, spec, home(), data.as_dict())
         show_on_dashboard(StudyView(connection, record).search.study, data.as_dict())
     print(f"study {spec.name}: {'created' if created else 'exists already, the same study'}")
@@ -51,13 +40,13 @@ def create(study: Study, database: Database = None) -> None:
 @app.command("list")
 def list_studies(database: Database = None, json_output: Json = False) -> None:
     """List the studies of the database."""
-    from hpo.cli.show import number
+    from hpo.cli.values import number
     from hpo.results.snapshot import StudyView
     from hpo.spec.errors import StudyError
     from storage.studies import Studies
 
     found: list[Snapshot] = []
-    with _connected(database) as connection:
+    with connected(database) as connection:
         for record in Studies(connection).list():
             try:
                 found.append(StudyView(connection, record).read())
@@ -67,8 +56,9 @@ def list_studies(database: Database = None, json_output: Json = False) -> None:
         print(json.dumps([snapshot.as_dict() for snapshot in found]))
         return
     for snapshot in found:
-        best = snapshot.best_trial()
+        best, base = snapshot.best_trial(), (snapshot.base or {}).get(snapshot.metric)
         value = f", best {snapshot.metric} {number(best.value)}" if best else ""
+        value += f", base model {number(base)}" if base is not None else ""
         trials = f"{snapshot.ended} of {snapshot.budget} trials"
         print(f"{snapshot.name}: {snapshot.state}, {trials}{value}")
     if not found:
@@ -78,27 +68,23 @@ def list_studies(database: Database = None, json_output: Json = False) -> None:
 @app.command()
 def show(study: Name, database: Database = None, json_output: Json = False) -> None:
     """Show a study's specification, trials and verdicts."""
-    from rich.console import Console
-
     from hpo.cli.show import render, spec_lines, warning_lines
+    from hpo.cli.values import Printer
     from hpo.results.data import data_lines
     from hpo.results.snapshot import StudyView
     from hpo.search.register import find
 
-    with _connected(database) as connection:
+    with connected(database) as connection:
         view = StudyView(connection, find(connection, study_name(study)))
         snapshot = view.read()
     if json_output:
         print(json.dumps({**snapshot.as_dict(), "specification": view.record.spec}))
         return
-    console = Console()
-    for line in spec_lines(view.spec):
-        console.print(line, markup=False, highlight=False)
-    for line in data_lines(view.record.data) if view.record.data else ():
-        console.print(local(line), markup=False, highlight=False)
-    console.print(render(snapshot))
-    for line in warning_lines(snapshot):
-        console.print(line, markup=False, highlight=False)
+    printer = Printer()
+    printer.lines(spec_lines(view.spec))
+    printer.lines(map(local, data_lines(view.record.data) if view.record.data else ()))
+    printer.console.print(render(snapshot))
+    printer.lines(warning_lines(snapshot))
 
 
 @app.command()
@@ -110,7 +96,7 @@ def stop(study: Name, database: Database = None) -> None:
     from hpo.search.register import find
     from storage.studies import Studies
 
-    with _connected(database) as connection:
+    with connected(database) as connection:
         record = find(connection, study_name(study))
         Studies(connection).request_stop(record.id)
     print(f"study {record.name}: stopping; go on with: hpo study resume {record.name}")
@@ -125,7 +111,7 @@ def resume(study: Name, database: Database = None) -> None:
     from hpo.search.register import find
     from storage.studies import Studies
 
-    with _connected(database) as connection:
+    with connected(database) as connection:
         record = find(connection, study_name(study))
         Studies(connection).resume(record.id)
     print(f"study {record.name}: may go on; start workers with hpo run and its file, or hpo worker")
@@ -140,12 +126,13 @@ def delete(
     """Delete a study with its trials and checkpoints."""
     import optuna
 
+    from hpo.search.artifacts import home_of, remove_artifacts
     from hpo.search.register import find
     from hpo.spec.errors import StudyError
     from storage.studies import Studies
     from storage.workers import Workers
 
-    with _connected(database) as connection:
+    with connected(database) as connection:
         record = find(connection, study_name(study))
         if Workers(connection).present(record.id):
             raise StudyError(
@@ -153,9 +140,11 @@ def delete(
             )
         if not yes and not _confirmed(record.name):
             raise StudyError(f"the study {record.name!r} was not deleted; --yes deletes unasked")
+        storage = connection.optuna_storage()
         # Gone already where a person deleted it on the dashboard.
         with suppress(KeyError):
-            optuna.delete_study(study_name=record.name, storage=connection.optuna_storage())
+            remove_artifacts(storage, record.name, home_of(record))
+            optuna.delete_study(study_name=record.name, storage=storage)
         Studies(connection).delete(record.id)
     shutil.rmtree(record.checkpoints, ignore_errors=True)
     print(f"study {record.name}: deleted")

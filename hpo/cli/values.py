@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from unicodedata import category
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from hpo.search.asha import Verdict
 
 PIPE_WIDTH = 200
 """Characters of a line where nobody's screen sets the width."""
-GREEDY = "greedy"
+DECODING = ("temperature", "top_p", "samples", "seed", "stop")
 
 
 def number(value: object) -> str:
@@ -65,12 +68,16 @@ def decoding(result: Mapping[str, Any]) -> str:
     given = result.get("decoding")
     if not given:
         return ""
-    rest = {name: value for name, value in given.items() if value not in ((), [], None)}
-    if rest.get("temperature") == 0:
-        for name in ("temperature", "top_p", "samples", "seed"):
-            rest.pop(name, None)
-        return ", ".join([GREEDY, *(f"{name} {value}" for name, value in rest.items())])
-    return ", ".join(f"{name} {value}" for name, value in rest.items())
+    known = {name: value for name, value in given.items() if value not in ((), [], None)}
+    longest = known.pop("max_new_tokens", None)
+    if known.get("temperature") == 0:
+        # Nothing else is drawn then.
+        known = {name: known[name] for name in ("stop",) if name in known}
+        parts = ["greedy"]
+    else:
+        parts = []
+    parts += [f"{name} {known[name]}" for name in DECODING if name in known]
+    return ", ".join(parts if longest is None else [*parts, f"at most {longest} tokens"])
 
 
 def visible(text: str) -> str:
@@ -91,10 +98,24 @@ def shortened(text: str, most: int) -> str:
     return f"{line[:half]}...{line[-half:]}"
 
 
-def output() -> Console:
-    """Where a command prints: as wide as the screen, or wide enough for a pipe."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+class Printer:
+    """Prints tables and lines, as wide as the screen or wide enough for a pipe."""
+
+    def __init__(self) -> None:
+        console = Console(highlight=False)
+        wide = None if console.is_terminal else PIPE_WIDTH
+        self.console = Console(highlight=False, width=wide)
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Lines as they are, however long."""
+        for line in lines:
+            # Some would look like markup.
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    def table(self, table: Table) -> None:
+        """A table after an empty line."""
+        self.console.print()
+        self.console.print(table)
 
 
 def new_table(console: Console, *columns: str) -> Table:
@@ -103,5 +124,13 @@ def new_table(console: Console, *columns: str) -> Table:
     if not console.is_terminal:
         table.box = None
     for column in columns:
-        table.add_column(column)
+        # As it is: a field's name may look like markup.
+        table.add_column(Text(column))
     return table
+
+
+def verdict_words(verdict: Verdict) -> str:
+    """What was decided at a rung."""
+    word = "goes on" if verdict.keep else "pruned"
+    place = f"rank {verdict.rank} of {verdict.competitors} " if verdict.rank else ""
+    return f"{place}at {verdict.rung}: {word}"

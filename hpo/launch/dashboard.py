@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from hpo.launch.home import DATABASE_VARIABLE
+from hpo.launch.home import DATABASE_VARIABLE, home
 from hpo.parent import stop_with_parent
 from storage.database import Database
 
@@ -21,11 +21,16 @@ class _Quiet(WSGIRequestHandler):
 
 
 def serve(url: str, port: int) -> None:
-    """Serve the dashboard until the process is stopped."""
+    """Serve the dashboard until the process is stopped.
+
+    Files that are attached to trials are those of this state folder.
+    """
     from optuna_dashboard import wsgi
 
+    from hpo.search.artifacts import ArtifactFolder
+
     with Database.open(url, application_name="hpo-dashboard") as database:
-        application = wsgi(database.optuna_storage())
+        application = wsgi(database.optuna_storage(), artifact_store=ArtifactFolder(home()))
         with make_server(HOST, port, application, handler_class=_Quiet) as server:
             server.serve_forever()
 

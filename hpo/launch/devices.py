@@ -7,6 +7,8 @@ import shutil
 import subprocess
 
 from hpo.spec.errors import DeviceError
+from hpo.spec.sharing import takes_turns
+from hpo.spec.study import EvaluationSpec
 from hpo.spec.training.devices import TrainingDevice
 
 CONTEXTS_FRACTION = 0.05
@@ -74,19 +76,23 @@ def gpu_index(device: str, *, last: bool = False) -> int | None:
     return int(device.partition(":")[2] or 0) if device.startswith("cuda") else None
 
 
-def trial_memory_fraction(trial: str, evaluation: str, evaluation_fraction: float) -> float | None:
-    """Share of a GPU that training may fill while both workers use it; None when they do not.
+def trial_memory_fraction(trial: str, evaluation: str, spec: EvaluationSpec) -> float | None:
+    """Share of a GPU that training may fill while both workers use it at once.
 
-    Raises DeviceError when vLLM's share leaves nothing.
+    None when they do not, having a GPU each, or the same one in turns. Raises
+    DeviceError when vLLM's share leaves nothing.
     """
     shared = gpu_index(trial)
     if shared is None or shared != gpu_index(evaluation, last=True):
         return None
-    fraction = round(1 - evaluation_fraction - CONTEXTS_FRACTION, 4)
+    if takes_turns(spec.sharing, "cuda"):
+        return None
+    fraction = round(1 - spec.gpu_memory_fraction - CONTEXTS_FRACTION, 4)
     if fraction <= 0:
         raise DeviceError(
-            f"evaluation.gpu_memory_fraction: given {evaluation_fraction}, which leaves nothing "
-            f"for training on the same GPU, cuda:{shared}; allowed: less than "
-            f"{1 - CONTEXTS_FRACTION}, or another GPU for one of the workers"
+            f"evaluation.gpu_memory_fraction: given {spec.gpu_memory_fraction}, which leaves "
+            f"nothing for training on the same GPU, cuda:{shared}; allowed: less than "
+            f"{1 - CONTEXTS_FRACTION}, another GPU for one of the workers, or evaluation.sharing "
+            "turns"
         )
     return fraction

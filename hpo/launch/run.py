@@ -93,9 +93,7 @@ def _workers(
     """A worker of each kind, not started yet. Raises DeviceError or SpecError."""
     devices = _devices(spec, options)
     require_device(spec, training_device(devices["trial"]), study)
-    fraction = trial_memory_fraction(
-        devices["trial"], devices["evaluation"], spec.evaluation.gpu_memory_fraction
-    )
+    fraction = trial_memory_fraction(devices["trial"], devices["evaluation"], spec.evaluation)
     return {
         kind: worker(
             kind,

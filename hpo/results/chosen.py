@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from hpo.results.comparison import Side
 from hpo.results.snapshot import StudyView
 from hpo.search.course import Point, best_point
 from hpo.spec.errors import InputError, StudyError
@@ -14,18 +14,7 @@ CHOICE = re.compile(r"(?P<which>base|best|\d+)(?:@(?P<step>\d+))?")
 ALLOWED = "a trial's number, best or base, and for another evaluation than the best one @STEP"
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """An evaluation that was answered, and whose it is."""
-
-    name: str
-    """In words."""
-    number: int | None
-    """The trial's number; None for the base model."""
-    record: EvaluationRecord
-
-
-def choose(view: StudyView, given: str, *, step: int | None = None, test: bool = False) -> Chosen:
+def choose(view: StudyView, given: str, *, step: int | None = None, test: bool = False) -> Side:
     """The evaluation that is meant by `given`, or the one at `step` there.
 
     Without a step it is the trial's best one. Raises InputError for what cannot
@@ -78,22 +67,24 @@ def answered(view: StudyView, number: int) -> list[EvaluationRecord]:
     return [record for record in view.queue.for_trial(number) if record.state == "done"]
 
 
-def _base(view: StudyView, step: int | None, test: bool) -> Chosen:
+def _base(view: StudyView, step: int | None, test: bool) -> Side:
     if step:
         raise InputError(f"given step {step} of the base model; allowed: none, it is not trained")
     record = view.final.base() if test else view.queue.base()
     if record is None or record.state != "done":
         raise StudyError(f"the base model has no scores{_where(test)}: {_why(record)}")
-    return Chosen("base model", None, record)
+    return Side("base model", None, record)
 
 
-def _trial(view: StudyView, number: int, step: int | None, test: bool) -> Chosen:
+def _trial(view: StudyView, number: int, step: int | None, test: bool) -> Side:
     record = best_record(view, number) if step is None else _at(view, number, step)
     if record is None:
-        raise StudyError(f"trial {number} has no evaluation with a finite {view.spec.objective.metric}")
+        raise StudyError(
+            f"trial {number} has no evaluation with a finite {view.spec.objective.metric}"
+        )
     if test:
         record = _tested(view, number, record.step)
-    return Chosen(f"trial {number}, batch {record.step}", number, record)
+    return Side(f"trial {number}, batch {record.step}", number, record)
 
 
 def _at(view: StudyView, number: int, step: int) -> EvaluationRecord:

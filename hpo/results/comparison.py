@@ -6,17 +6,31 @@ Works on the stored results alone.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpo.results.chosen import Chosen
+from hpo.search.graded import in_order
 from hpo.spec.errors import StudyError
 from hpo.statistics.paired import McNemar, PairedDifference, mcnemar, paired_bootstrap
+from storage.records import EvaluationRecord
 
 Result = Mapping[str, Any]
+Difference = dict[str, Any] | None
 CONFIDENCE = 0.95
 RIGHT = 1.0
+
+
+@dataclass(frozen=True)
+class Side:
+    """An evaluation that was answered, and whose it is."""
+
+    name: str
+    """In words."""
+    number: int | None
+    """The trial's number; None for the base model."""
+    record: EvaluationRecord
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,12 @@ class Pair:
 
     def as_dict(self) -> dict[str, float | None]:
         """Plain values for JSON."""
-        return {"before": self.before, "after": self.after, "difference": self.difference}
+        return {
+            "before": self.before,
+            "after": self.after,
+            "difference": self.difference,
+            "relative": self.relative,
+        }
 
 
 @dataclass(frozen=True)
@@ -72,23 +91,24 @@ class Accuracy:
 class Comparison:
     """What became of the scores between two evaluations."""
 
-    before: Chosen
-    after: Chosen
+    before: Side
+    after: Side
     accuracy: Accuracy | None
     """None where the study has no generation set."""
 
     def scores(self) -> dict[str, Pair]:
         """Loss, perplexity and what the task measures, by name."""
-        names = ["loss", "perplexity"]
         before, after = _result(self.before), _result(self.after)
-        pairs = {name: _pair(before, after, name) for name in names}
+        pairs = {name: _pair(before, after, name) for name in ("loss", "perplexity")}
         first, second = before.get("measures") or {}, after.get("measures") or {}
-        return pairs | {name: _pair(first, second, name) for name in first | second}
+        names = sorted(first | second, key=natural)
+        return pairs | {name: _pair(first, second, name) for name in names}
 
     def counts(self) -> dict[str, Pair]:
         """Answers by category, and those that were cut."""
         first, second = (_result(side).get("categories") or {} for side in self._sides)
-        counts = {n: Pair(first.get(n, 0), second.get(n, 0)) for n in first | second}
+        names = in_order(first | second)
+        counts = {name: Pair(first.get(name, 0), second.get(name, 0)) for name in names}
         cut = _pair(_result(self.before), _result(self.after), "truncated")
         return counts | ({} if cut.before is None or cut.after is None else {"truncated": cut})
 
@@ -98,14 +118,13 @@ class Comparison:
         return {
             name: {
                 value: _pair(first[name].get(value, {}), second[name].get(value, {}), "accuracy")
-                for value in first[name] | second[name]
+                for value in sorted(first[name] | second[name], key=natural)
             }
-            for name in first
-            if name in second
+            for name in sorted(first.keys() & second.keys())
         }
 
     @property
-    def _sides(self) -> tuple[Chosen, Chosen]:
+    def _sides(self) -> tuple[Side, Side]:
         return self.before, self.after
 
     def as_dict(self) -> dict[str, Any]:
@@ -123,7 +142,13 @@ class Comparison:
         }
 
 
-def compare(before: Chosen, after: Chosen) -> Comparison:
+def natural(text: str) -> list[tuple[int, str]]:
+    """Sorts `level 2` before `level 10`."""
+    parts = re.split(r"(\d+)", text)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def compare(before: Side, after: Side) -> Comparison:
     """Both evaluations on the items that they share.
 
     Raises StudyError when they were not given the same items in the same way,
@@ -141,7 +166,24 @@ def compare(before: Chosen, after: Chosen) -> Comparison:
     return Comparison(before, after, _accuracy(first, second))
 
 
-def outcomes(side: Chosen) -> list[float]:
+def against_base(base: EvaluationRecord | None, best: EvaluationRecord | None) -> Difference:
+    """How much better the best trial's evaluation is than the base model's.
+
+    None where one of them is missing; without the accuracy where the items are
+    not the same.
+    """
+    if base is None or base.result is None or best is None or best.result is None:
+        return None
+    sides = Side("base model", None, base), Side("best trial", best.number, best)
+    difference: dict[str, Any] = {"loss": _pair(base.result, best.result, "loss").as_dict()}
+    try:
+        accuracy = compare(*sides).accuracy
+    except StudyError:
+        return difference
+    return difference | ({"accuracy": accuracy_dict(accuracy)} if accuracy is not None else {})
+
+
+def outcomes(side: Side) -> list[float]:
     """Mean score of each item's answers, in the order of the set."""
     return [float(score) for score in _result(side).get("outcomes") or ()]
 
@@ -184,7 +226,7 @@ def _mcnemar(before: Sequence[float], after: Sequence[float]) -> McNemar | None:
     return mcnemar([score == RIGHT for score in before], [score == RIGHT for score in after])
 
 
-def _require_same(before: Chosen, after: Chosen) -> None:
+def _require_same(before: Side, after: Side) -> None:
     """Both must have been asked the same, in the same way. Raises StudyError."""
     for difference in _differences(_result(before), _result(after)):
         raise StudyError(
@@ -198,10 +240,10 @@ def _differences(before: Result, after: Result) -> Iterator[str]:
     if asked[0] != asked[1]:
         yield f"they were given {asked[0]} and {asked[1]} items"
     # Results of an earlier version do not say: a study's items are frozen all the same.
-    for name, what in (("items_hash", "items"), ("decoding", "decoding")):
+    for name, what in (("items_hash", "given sets of items"), ("decoding", "decoded")):
         first, second = before.get(name), after.get(name)
         if first is not None and second is not None and first != second:
-            yield f"their {what} differ ({_named(first, second)} and {_named(second, first)})"
+            yield f"they were {what} with {_named(first, second)} and {_named(second, first)}"
 
 
 def _named(value: Any, other: Any) -> str:
@@ -212,14 +254,14 @@ def _named(value: Any, other: Any) -> str:
     return ", ".join(named) or "nothing more"
 
 
-def _side(side: Chosen) -> dict[str, Any]:
+def _side(side: Side) -> dict[str, Any]:
     record, result = side.record, _result(side)
     shown = ("loss", "perplexity", "accuracy", "accuracy_low", "accuracy_high", "total")
     place = {"trial": side.number, "step": record.step, "examples": record.examples}
     return place | {"test": record.test} | {name: result.get(name) for name in shown}
 
 
-def _result(side: Chosen) -> Result:
+def _result(side: Side) -> Result:
     return side.record.result or {}
 
 

@@ -17,7 +17,6 @@ from hpo.spec.errors import OutputError
 from hpo.spec.identity import input_paths
 from hpo.spec.space import Parameter, Scalar, SearchSpace
 from hpo.spec.training.config import TrainingConfig
-from storage.records import EvaluationRecord
 
 PACKAGES = (
     "optuna",
@@ -30,6 +29,9 @@ PACKAGES = (
     "psycopg2-binary",
     "wandb",
 )
+
+MEASURED = ("categories", "measures", "truncated")
+"""What is told of graded answers besides the accuracy."""
 
 
 class _Row(dict[str, Any]):
@@ -56,8 +58,8 @@ def results(view: StudyView) -> dict[str, Any]:
         "study": _study(view, snapshot),
         "versions": versions(),
         "data": _data(view.record.data),
-        "base_model": _with_test(_scores(snapshot.base), view.final.base()),
-        "best_trial": _best(view, best) if best else None,
+        "base_model": _with_test(_scores(snapshot.base), snapshot.base_test),
+        "best_trial": _best(view, snapshot, best) if best else None,
         "trials_by_state": snapshot.counts(),
         "training": training_config(view, best).model_dump(mode="json") if best else None,
         "trials": [_row(trial) for trial in snapshot.trials],
@@ -124,7 +126,7 @@ def _study(view: StudyView, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _best(view: StudyView, best: TrialView) -> dict[str, Any]:
+def _best(view: StudyView, snapshot: Snapshot, best: TrialView) -> dict[str, Any]:
     records = view.queue.for_trial(best.number)
     # A trial that a person completed on the dashboard has no evaluation.
     record = next((record for record in records if record.step == best.best_step), None)
@@ -134,7 +136,8 @@ def _best(view: StudyView, best: TrialView) -> dict[str, Any]:
         "step": best.best_step,
         "examples": best.best_examples,
         "parameters": best.parameters,
-        **(_with_test(_scores(record.result) if record else None, view.final.winner()) or {}),
+        **(_with_test(_scores(record.result) if record else None, snapshot.best_test) or {}),
+        "against_base": _against_base(snapshot),
         "checkpoint": _checkpoint(view, record.checkpoint) if record else None,
         "warnings": best.warnings,
     }
@@ -166,14 +169,20 @@ def _scores(result: dict[str, Any] | None) -> dict[str, Any] | None:
             "correct": result["correct"],
             "total": result["total"],
         }
-    return scores
+    more = {name: result[name] for name in MEASURED if result.get(name)}
+    return scores | more
 
 
-def _with_test(
-    scores: dict[str, Any] | None, test: EvaluationRecord | None
-) -> dict[str, Any] | None:
+def _against_base(snapshot: Snapshot) -> dict[str, Any] | None:
+    """How much better the best trial is, on the test set too."""
+    if snapshot.against_base is None or snapshot.against_base_test is None:
+        return snapshot.against_base
+    return snapshot.against_base | {"test": snapshot.against_base_test}
+
+
+def _with_test(scores: dict[str, Any] | None, test: dict[str, Any] | None) -> dict[str, Any] | None:
     """Scores on the validation sets, those on the test set beside them."""
-    tested = _scores(test.result) if test is not None else None
+    tested = _scores(test)
     return scores if scores is None or tested is None else scores | {"test": tested}
 
 

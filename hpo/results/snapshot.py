@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.results.comparison import Difference, against_base
 from hpo.search.asha import Verdict, verdicts
 from hpo.search.final import FinalTest
 from hpo.search.register import find
 from hpo.search.study import StudySearch
 from hpo.spec.study import StudySpec
+from storage.answers import AnswerStore
 from storage.database import Database
 from storage.queue import EvaluationQueue
 from storage.records import EvaluationRecord
@@ -22,6 +24,8 @@ from storage.trials import TrialLeases, TrialRow
 from storage.workers import Workers
 
 LEASE_SECONDS = 60.0
+OF_ITEMS = {"outcomes", "answers"}
+"""What a result says of single items."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class TrialView:
     finished: datetime | None
     warnings: list[dict[str, Any]] = field(default_factory=list)
     """What was noticed of its health: each with `name`, `step` and `message`."""
+    accuracy_low: float | None = None
+    """Lower end of the accuracy's 95 % interval."""
+    accuracy_high: float | None = None
+    categories: dict[str, int] | None = None
+    """Answers by category; None without a generation set."""
 
     @property
     def seconds(self) -> float | None:
@@ -85,13 +94,17 @@ class Snapshot:
     workers: list[WorkerView]
     evaluations: dict[str, int]
     base: dict[str, Any] | None
-    """The base model's scores."""
+    """The base model's scores, without what belongs to single items."""
     best: int | None
     """Number of the best trial."""
     base_test: dict[str, Any] | None = None
     """The base model's scores on the test set, once they are there."""
     best_test: dict[str, Any] | None = None
     """The best trial's."""
+    against_base: Difference = None
+    """How much better the best trial is than the base model."""
+    against_base_test: Difference = None
+    """The same on the test set."""
 
     def counts(self) -> dict[str, int]:
         """Trials by state."""
@@ -111,14 +124,16 @@ class Snapshot:
         """The snapshot as JSON."""
         content = asdict(self)
         content["trials"] = self.counts()
-        content["history"] = [_json(asdict(trial)) for trial in self.trials]
+        content["history"] = [as_json(asdict(trial)) for trial in self.trials]
         return content
 
 
-def _json(trial: dict[str, Any]) -> dict[str, Any]:
-    for name in ("started", "finished"):
-        trial[name] = trial[name].isoformat() if trial[name] else None
-    return trial
+def as_json(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with its times as text."""
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in content.items()
+    }
 
 
 class StudyView:
@@ -133,6 +148,8 @@ class StudyView:
         self.queue = EvaluationQueue(database, record.id, seconds=LEASE_SECONDS)
         self.workers = Workers(database)
         self.final = FinalTest(self.queue, self.search)
+        self.answers = AnswerStore(database, record.id)
+        self._compared: dict[tuple[int, int, str, str], Difference] = {}
 
     def refresh(self) -> None:
         """Read the study's record again: a person may have stopped it or changed its budget.
@@ -153,11 +170,12 @@ class StudyView:
     def read(self) -> Snapshot:
         """The study as it is now."""
         rows = {row.number: row for row in self.trials.rows()}
-        records = self.queue.recent(100_000)
+        answered = _answered(self.queue.recent(100_000))
         best = self.search.best_trial()
         workers = self.workers.present(self.record.id)
         base = self.queue.base()
-        tested = self._tested()
+        winner = _at(answered, best)
+        base_test, best_test = self._tested()
         return Snapshot(
             name=self.record.name,
             state=self._state(rows, bool(workers)),
@@ -168,25 +186,42 @@ class StudyView:
                 _trial_view(
                     trial,
                     rows.get(trial.number),
-                    _answered(records, trial.number),
+                    answered.get(trial.number, []),
                     self._value(trial),
                 )
                 for trial in self.search.study.get_trials(deepcopy=False)
             ],
             workers=[WorkerView(w.kind, w.device, w.host, w.pid, w.phase) for w in workers],
             evaluations=self.queue.counts(),
-            base=base.result if base is not None else None,
+            base=brief(base),
             best=best.number if best is not None else None,
-            base_test=tested[0],
-            best_test=tested[1],
+            base_test=brief(base_test),
+            best_test=brief(best_test),
+            against_base=self._against(base, winner),
+            against_base_test=self._against(base_test, best_test),
         )
 
-    def _tested(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-        """Scores of the base model and of the winner on the test set."""
+    def _tested(self) -> tuple[EvaluationRecord | None, EvaluationRecord | None]:
+        """Evaluations of the base model and of the winner on the test set."""
         if self.spec.data.test is None:
             return None, None
-        base, winner = self.final.base(), self.final.winner()
-        return base.result if base else None, winner.result if winner else None
+        return self.final.base(), self.final.winner()
+
+    def _against(self, base: EvaluationRecord | None, best: EvaluationRecord | None) -> Difference:
+        """Computed once for each pair: what was answered stays as it is."""
+        if base is None or best is None:
+            return None
+        key = base.id, best.id, base.state, best.state
+        if key not in self._compared:
+            self._compared[key] = against_base(base, self._whole(best))
+        return self._compared[key]
+
+    def _whole(self, record: EvaluationRecord) -> EvaluationRecord:
+        """The record with what it says of single items, which an overview may lack."""
+        if record.test or record.number is None:
+            return record
+        records = self.queue.for_trial(record.number)
+        return next(one for one in records if one.id == record.id)
 
     def _value(self, trial: FrozenTrial) -> float | None:
         # What Optuna calls the value of a pruned trial is its last report.
@@ -205,9 +240,30 @@ class StudyView:
         return "running" if working else "idle"
 
 
-def _answered(records: list[EvaluationRecord], number: int) -> list[EvaluationRecord]:
-    mine = (r for r in records if r.number == number and r.state == "done")
-    return sorted(mine, key=lambda record: record.step)
+def brief(record: EvaluationRecord | None) -> dict[str, Any] | None:
+    """An evaluation's result without what it says of single items."""
+    if record is None or record.result is None:
+        return None
+    return {name: value for name, value in record.result.items() if name not in OF_ITEMS}
+
+
+def _at(
+    answered: dict[int, list[EvaluationRecord]], best: FrozenTrial | None
+) -> EvaluationRecord | None:
+    """The evaluation that made the best trial the best; a person's has none."""
+    if best is None:
+        return None
+    step = best.user_attrs.get("best_step")
+    return next((r for r in answered.get(best.number, []) if r.step == step), None)
+
+
+def _answered(records: list[EvaluationRecord]) -> dict[int, list[EvaluationRecord]]:
+    """Evaluations with a result, by trial and there by step."""
+    found: defaultdict[int, list[EvaluationRecord]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.step):
+        if record.number is not None and record.state == "done":
+            found[record.number].append(record)
+    return found
 
 
 def _trial_view(
@@ -215,7 +271,8 @@ def _trial_view(
 ) -> TrialView:
     attrs = trial.user_attrs
     last = done[-1] if done else None
-    scores = last.result or {} if last else {}
+    best = next((record for record in done if record.step == attrs.get("best_step")), last)
+    scores = best.result or {} if best else {}
     return TrialView(
         number=trial.number,
         state=trial.state.name,
@@ -235,4 +292,7 @@ def _trial_view(
         started=trial.datetime_start,
         finished=trial.datetime_complete,
         warnings=list(attrs.get("warnings", [])),
+        accuracy_low=scores.get("accuracy_low"),
+        accuracy_high=scores.get("accuracy_high"),
+        categories=scores.get("categories"),
     )

@@ -17,6 +17,13 @@ GZIP = 31
 MARGIN = 0.97
 """Share of the room that is aimed at: shorter texts compress a little worse."""
 
+FIRST = ("correct", "scored", "wrong_answer", "format_failure")
+LAST = ("not_gradable", "not_asked")
+"""Categories in the order in which people are shown them; others stand between."""
+
+GRADE = ("item", "sample", "category", "score", "tokens", "truncated")
+"""What is left of a row without its texts."""
+
 # An encoder of its own: `json.dumps` makes one per call.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -64,6 +71,11 @@ class StoredAnswers:
         return sum(s.score for s in self.samples) / len(self.samples) if self.samples else 0.0
 
     @property
+    def categories(self) -> set[str]:
+        """Categories of the samples."""
+        return {sample.category for sample in self.samples}
+
+    @property
     def length(self) -> int:
         """Characters of the texts."""
         return sum(len(s.text) + len(s.extracted or "") + len(s.detail) for s in self.samples)
@@ -72,6 +84,17 @@ class StoredAnswers:
         """The grades alone."""
         bare = tuple(replace(s, text="", extracted=None, detail="") for s in self.samples)
         return StoredAnswers(self.item, bare, omitted=True)
+
+
+def in_order(categories: Iterable[str]) -> list[str]:
+    """Categories as people are shown them; the database keeps no order."""
+    return sorted(categories, key=lambda name: (_place(name), name))
+
+
+def _place(category: str) -> int:
+    if category in FIRST:
+        return FIRST.index(category)
+    return len(FIRST) + (1 + LAST.index(category) if category in LAST else 0)
 
 
 def pack_set(items: Iterable[StoredItem]) -> bytes:
@@ -135,6 +158,22 @@ def answer_rows(
 def row_line(row: Mapping[str, Any]) -> bytes:
     """A row as a line of JSON."""
     return _encoded(row) + b"\n"
+
+
+def bounded_lines(
+    items: Sequence[StoredItem], answers: Iterable[StoredAnswers], most_bytes: int
+) -> list[bytes]:
+    """The rows as lines of JSON, without their texts where there is no more room for them."""
+    lines: list[bytes] = []
+    for row in answer_rows(items, answers):
+        line = row_line(row)
+        if len(line) > most_bytes:
+            line = row_line({name: row[name] for name in GRADE})
+        if len(line) > most_bytes:
+            break
+        most_bytes -= len(line)
+        lines.append(line)
+    return lines
 
 
 def _line(answer: StoredAnswers) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from math import isfinite
 from typing import assert_never
 
 import optuna
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from hpo.search.asha import AshaPruner, Verdict, verdicts
 from hpo.search.course import Ending, Outcome
 from hpo.search.distributions import distribution_of
+from hpo.search.notes import note_base
 from hpo.search.sampler import SeededPerTrial, suggest
 from hpo.spec import study as spec_types
 from hpo.spec.errors import StudyError
@@ -34,6 +36,10 @@ FAILED = {Outcome.INVALID, Outcome.EVALUATION_FAILED, Outcome.BUG, Outcome.STOPP
 VIOLATED = {Outcome.DIVERGED, Outcome.DOES_NOT_FIT}
 """Told as PRUNED with a violated constraint, so that the sampler ranks them
 last even after good early values; a FAIL would teach it nothing."""
+
+BASE = "base_"
+BASE_SHOWN = ("loss", "perplexity", "accuracy", "accuracy_low", "accuracy_high")
+"""What is shown of the base model, each under its name with this prefix."""
 
 
 class TrialAlreadyFinished(Exception):
@@ -158,9 +164,16 @@ class StudySearch:
 
     def note_base(self, scores: Mapping[str, object]) -> None:
         """Show the base model's scores with the study, on the dashboard say."""
-        for name in ("loss", "accuracy"):
+        for name in BASE_SHOWN:
             if scores.get(name) is not None:
-                self.study.set_user_attr(f"base_{name}", scores[name])
+                self.study.set_user_attr(f"{BASE}{name}", scores[name])
+        note_base(self.study, scores)
+
+    def base_scores(self) -> dict[str, float]:
+        """The base model's loss and accuracy, as far as they are known and finite."""
+        attrs = self.study.user_attrs
+        known = {name: float(attrs.get(f"{BASE}{name}", "nan")) for name in ("loss", "accuracy")}
+        return {name: value for name, value in known.items() if isfinite(value)}
 
     def note(self, trial_id: int, name: str, value: object) -> None:
         """Attach a fact to a running trial, for people."""

@@ -15,8 +15,7 @@ from workers.evaluation.engines.weights import NotFinite
 from workers.evaluation.grading.pool import Grading, GradingPool
 from workers.evaluation.scores import Answered, Scores, Timings
 from workers.evaluation.sets import EvaluationSets, GenerationSet
-from workers.evaluation.tasks.catalogue import make_grader
-from workers.evaluation.tasks.task import NOT_ASKED, Grade, Graded, Grader
+from workers.evaluation.tasks.task import NOT_ASKED, Grade, Graded
 
 KIB = 1024
 Written = dict[tuple[int, int], Generated]
@@ -208,7 +207,7 @@ class Evaluator:
         """Score a checkpoint; `written` are its answers, where they are there already."""
         try:
             with clock.phase("load", "loading the weights"):
-                self._engines.load_weights(checkpoint)
+                self._engines.load_weights(checkpoint, generation=written is None)
         except NotFinite as error:
             return Scored(Scores.diverged(str(error), clock.timings()))
         with ExitStack() as stack:
@@ -245,7 +244,7 @@ class Evaluator:
         if answers is not None:
             with clock.phase("grade", "grading"):
                 graded = answers.graded(on_progress)
-            answered = self._worth(answers, graded)
+                answered = self._worth(answers, graded)
             packed = self._packed(answers, graded)
         arrangement = self._engines.arrangement
         memory = {"name": arrangement.name, "reason": arrangement.reason}
@@ -253,12 +252,11 @@ class Evaluator:
         return Scored(Scores.of(loss, buckets, answered, clock.timings(), memory), packed)
 
     def _worth(self, answers: Answers, graded: Sequence[Graded]) -> Answered:
-        grader: Grader = answers.grading.grader
         return Answered.of(
             answers.items,
             graded,
-            categories=grader.categories,
-            measures=grader.measures(graded),
+            categories=answers.grading.categories,
+            measures=answers.grading.measures(graded),
             truncated=answers.truncated,
         )
 

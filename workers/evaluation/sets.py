@@ -28,7 +28,7 @@ from workers.data.preparing.survey import load_encoder
 from workers.data.tokens.encoder import Encoder
 from workers.evaluation.engines.engines import Writing
 from workers.evaluation.grading.pool import GradingPool
-from workers.evaluation.tasks.task import CORRECT, Item
+from workers.evaluation.tasks.task import Item
 from workers.session import StudySession
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class GenerationSet:
     """Token ids."""
     task: AnyTask
     max_new_tokens: int
-    decoding: Decoding = Decoding()
+    decoding: Decoding
     by: Sequence[str] = ()
     """Labels of the items by which the accuracy is broken down."""
     perfect: Sequence[str] = ()

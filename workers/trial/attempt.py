@@ -18,6 +18,7 @@ from workers.trial.loop.report import StepReport
 from workers.trial.loop.run import TrainingRun
 from workers.trial.saving import Saver
 from workers.trial.tracking import Tracker
+from workers.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Attempt:
     renewer: Renewer
     checkpoint_bytes: int
     """About what a checkpoint of the run takes on disk."""
+    turns: Turns
     _micro_batch: int | None = None
     _warm: bool = False
 
@@ -70,9 +72,14 @@ class Attempt:
                 self._suspend(saver)
                 return None
             if self.run.finished or self._open(saver) >= MOST_OPEN:
+                self.turns.rest()
                 self.session.phase(f"trial {self.lease.number}: waiting for an evaluation")
                 self._check_study()
                 self.evaluations.wait()
+                continue
+            if not self.turns.ready(self._doing()):
+                # Meanwhile an answer may end the trial, or somebody the study.
+                self.renewer()
                 continue
             diverged = self._train_batch(saver)
             if diverged is not None:
@@ -125,9 +132,10 @@ class Attempt:
         if self.run.micro_batch != self._micro_batch:
             self._micro_batch = self.run.micro_batch
             self.session.search.note(self.lease.trial_id, "micro_batch", self._micro_batch)
-        self.session.phase(
-            f"trial {self.lease.number}: batch {self.run.step} of {self.run.total_steps}"
-        )
+        self.session.phase(self._doing())
+
+    def _doing(self) -> str:
+        return f"trial {self.lease.number}: batch {self.run.step} of {self.run.total_steps}"
 
     def _check_study(self) -> None:
         """A stop of the whole study, asked for in the database, reaches us here."""
@@ -141,6 +149,7 @@ class Attempt:
 
     def _drain(self, saver: Saver, error: Diverged) -> Ending | None:
         """The open evaluations come first: one of them may have ended the trial."""
+        self.turns.rest()
         with self.renewer.through():
             saver.background.wait()
         while self.evaluations.pending():

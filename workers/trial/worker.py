@@ -29,8 +29,9 @@ from workers.data.tokens.encoded import EncodedSet
 from workers.data.tokens.tokenizer import load_tokenizer, pad_id
 from workers.devices import prepare_device, torch_device, training_device
 from workers.faults import is_environment_fault
+from workers.renewal import Renewer
 from workers.session import StudySession, WorkerOptions, open_session
-from workers.stop import StopSignal
+from workers.stop import StopRequested, StopSignal
 from workers.trial.attempt import Attempt, renewer_of
 from workers.trial.epochs import require_all_used
 from workers.trial.evaluations import Evaluations
@@ -48,6 +49,7 @@ from workers.trial.model.reusable import ReusableModel
 from workers.trial.retention import clean_up, thin_out
 from workers.trial.saving import checkpoint_bytes
 from workers.trial.tracking import tracking
+from workers.turns import Turns, open_turns
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,11 @@ def serve_trials(options: WorkerOptions, stop: StopSignal) -> None:
         device = torch_device(options.device)
         require_device(session.spec, training_device(device), options.study)
         prepare_device(device, options.memory_fraction)
-        TrialWorker.load(session, device).run()
+        with (
+            open_turns(session, device, str(device), await_room=True) as turns,
+            suppress(StopRequested),
+        ):
+            TrialWorker.load(session, device, turns).run()
 
 
 @dataclass
@@ -83,22 +89,29 @@ class TrialWorker:
     tokenizer: Any
     data: PreparedData
     device: torch.device
+    turns: Turns
     _blocks: CodeBlocks | None = None
     _cut: dict[tuple[str | None, int, str], EncodedSet] = field(default_factory=dict)
     _bugs: int = 0
 
     @staticmethod
-    def load(session: StudySession, device: torch.device) -> TrialWorker:
+    def load(
+        session: StudySession, device: torch.device, turns: Turns | None = None
+    ) -> TrialWorker:
         """Load the base model and prepare the data, once.
 
-        Raises InputError when either is missing or malformed.
+        `turns` are those of the device; without them it is this process's
+        alone. Raises InputError when model or data are missing or malformed,
+        StopRequested while others have the device.
         """
+        turns = turns or Turns()
         spec = session.spec
         data = session.data()
         needs = ModelNeeds.of(SearchSpace.of(spec.training).configs())
+        turns.take("loading the model", session.stop.check)
         model = ReusableModel.load(spec.model, device=device, needs=needs)
         tokenizer = load_tokenizer(spec.model.path)
-        return TrialWorker(session, model, tokenizer, data, device)
+        return TrialWorker(session, model, tokenizer, data, device, turns)
 
     def run(self) -> None:
         """Take up trials until the study is over or stopped."""
@@ -114,6 +127,7 @@ class TrialWorker:
             elif self.session.trials_over():
                 return
             else:
+                self.turns.rest()
                 self.session.phase("idle: other workers hold the remaining trials")
                 self.session.listener.wait(IDLE_SECONDS)
 
@@ -171,6 +185,9 @@ class TrialWorker:
         except InvalidTrial as error:
             return Ending(Outcome.INVALID, str(error))
         except DoesNotFit as error:
+            if self.turns.disturbed():
+                # Somebody else may have had the memory: the trial goes on from its state.
+                return None
             return Ending(Outcome.DOES_NOT_FIT, str(error))
         except (TrialAlreadyFinished, UpdateFinishedTrialError):
             # By a person on the dashboard, or by the worker that took over.
@@ -181,6 +198,8 @@ class TrialWorker:
         parameters = session.search.fresh(lease.trial_id).params
         logger.info("trial %d, attempt %d: %s", lease.number, lease.fence, parameters)
         renewer = renewer_of(session, lease)
+        if not self._has_turn(lease, renewer):
+            return None
         examples = self._examples(config)
         require_all_used(config, len(examples))
         with ExitStack() as stack:
@@ -220,8 +239,18 @@ class TrialWorker:
                 ladder_of(session.spec),
                 renewer,
                 checkpoint_bytes(attached),
+                self.turns,
             )
             return attempt.train()
+
+    def _has_turn(self, lease: TrialLease, renewer: Renewer) -> bool:
+        """Wait for the device; False when a stop comes first."""
+        doing = f"trial {lease.number}: setting up"
+        while not self.turns.ready(doing):
+            renewer()
+            if self.session.stop.requested:
+                return False
+        return True
 
     def _restore(self, run: TrainingRun, lease: TrialLease) -> None:
         """Go on from the saved state; without a usable one, from the start.

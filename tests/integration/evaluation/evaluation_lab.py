@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hpo.spec.study import EvaluationSpec, Every, ModelSpec
+from hpo.spec.tasks import Decoding
 from storage.checkpoints import Checkpoint, CheckpointStore
 from workers.data.tokens.encoded import EncodedExample
+from workers.evaluation.engines.writing import Generated, Writing
 from workers.tiny import make_model
 
 if TYPE_CHECKING:
@@ -94,14 +96,39 @@ class Lab:
         )
         return model
 
-    def engines(self, path: Path | None = None, **options: Any) -> EvaluationEngines:
-        """Engines on the base model, or on another folder of the same shape."""
+    def spec(self, path: Path | None = None) -> ModelSpec:
+        """The base model, or another folder, in this laboratory's type."""
+        return ModelSpec(path=str(path or self.base), dtype=self.dtype)
+
+    def evaluation(self, **options: Any) -> EvaluationSpec:
+        """Small engines."""
+        return EvaluationSpec(
+            every=Every(batches=1), **{"kv_cache_mib": 16, "max_num_seqs": 8, **options}
+        )
+
+    def engines(
+        self,
+        path: Path | None = None,
+        *,
+        max_model_len: int = 256,
+        lora_rank: int | None = None,
+        generation: bool = True,
+        **options: Any,
+    ) -> EvaluationEngines:
+        """Engines on the base model, or on another folder of the same shape.
+
+        `options` are those of the study's evaluation.
+        """
         from workers.evaluation.engines.engines import EvaluationEngines
 
-        spec = ModelSpec(path=str(path or self.base), dtype=self.dtype)
-        evaluation = EvaluationSpec(every=Every(batches=1), kv_cache_mib=16, max_num_seqs=8)
-        chosen = {"max_model_len": 256, "lora_rank": None, "generation": True, **options}
-        return EvaluationEngines.load(spec, evaluation, device="cpu", **chosen)
+        return EvaluationEngines.load(
+            self.spec(path),
+            self.evaluation(**options),
+            device="cpu",
+            max_model_len=max_model_len,
+            lora_rank=lora_rank,
+            generation=generation,
+        )
 
     def _model(self, name: str, seed: int) -> Path:
         """A model with weights so large that its answers depend on the whole prompt."""
@@ -133,14 +160,46 @@ class Answers:
     loss: float
 
 
+def answers(
+    engines: EvaluationEngines,
+    prompts: Sequence[Sequence[int]] = PROMPTS,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    **options: Any,
+) -> dict[tuple[int, int], Generated]:
+    """Everything that is generated, by the prompt's index and the sample's."""
+    stop_token_ids = options.pop("stop_token_ids", ())
+    on_progress = options.pop("on_progress", None)
+    decoding = Decoding.model_validate(options)
+    writing = Writing(prompts, max_new_tokens, decoding, stop_token_ids)
+    found: dict[tuple[int, int], Generated] = {}
+
+    def take(item: int, sample: int, answer: Generated) -> None:
+        assert (item, sample) not in found
+        found[item, sample] = answer
+
+    engines.generate(writing, take, on_progress)
+    return found
+
+
+def texts_of(found: dict[tuple[int, int], Generated]) -> list[str]:
+    """The texts, in the order of the prompts."""
+    return [found[place].text for place in sorted(found)]
+
+
 def ask(engines: EvaluationEngines) -> Answers:
     """Generate twice, the second time on cached prefixes, and compute the loss."""
-    assert engines.generation is not None
-    texts = engines.generate(PROMPTS, max_new_tokens=MAX_NEW_TOKENS)
-    again = engines.generation.generate(PROMPTS, max_new_tokens=MAX_NEW_TOKENS)
-    assert [answer.text for answer in again] == texts
+    first = answers(engines)
+    again = answers(engines)
+    assert texts_of(again) == texts_of(first)
     loss = engines.loss(EXAMPLES, tokens_per_batch=64).mean
-    return Answers([answer.token_ids for answer in again], texts, loss)
+    ordered = [again[place] for place in sorted(again)]
+    return Answers([answer.token_ids for answer in ordered], texts_of(first), loss)
+
+
+def told(engines: EvaluationEngines, checkpoint: Checkpoint | None) -> Answers:
+    """What engines say about a checkpoint, or the base model for None."""
+    engines.load_weights(checkpoint)
+    return ask(engines)
 
 
 @contextmanager

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
-from evaluation_lab import EXAMPLES, MAX_NEW_TOKENS, PROMPTS, Lab, ask, closing
+from evaluation_lab import EXAMPLES, PROMPTS, Lab, answers, closing, texts_of, told
 
 from hpo.spec.errors import InputError
+from hpo.spec.tasks import Decoding
 from storage.checkpoints import CheckpointError
 from workers.data.batches.loss import evaluation_loss
 from workers.evaluation.engines.engines import EvaluationEngines
-from workers.evaluation.grading.grader import Grader
-from workers.evaluation.score import EvaluationSets, GenerationSet, score
+from workers.evaluation.engines.options import evaluation_options
+from workers.evaluation.engines.writing import Generated, Writing
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 class Stop(Exception):
-    """Raised out of a progress callback."""
+    """Raised out of a callback."""
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +39,9 @@ def engines(lab: Lab) -> Iterator[EvaluationEngines]:
 
 
 def test_answers_are_greedy(lab: Lab, engines: EvaluationEngines) -> None:
-    engines.load_weights(None)
-    told = ask(engines)
+    base = told(engines, None)
     model = lab.read_base().eval()
-    for prompt, answer in zip(PROMPTS, told.tokens, strict=True):
+    for prompt, answer in zip(PROMPTS, base.tokens, strict=True):
         ids = torch.tensor([[*prompt, *answer]])
         with torch.no_grad():
             best = model(ids).logits.argmax(-1)[0, len(prompt) - 1 : -1]
@@ -56,17 +58,6 @@ def test_loss_is_that_of_the_base_model(lab: Lab, engines: EvaluationEngines) ->
     assert got.total == pytest.approx(wanted.total, rel=1e-6)
 
 
-def test_generation_ends_at_a_stop_token(engines: EvaluationEngines) -> None:
-    assert engines.generation is not None
-    engines.load_weights(None)
-    whole = engines.generation.generate(PROMPTS[:1], max_new_tokens=MAX_NEW_TOKENS)[0].token_ids
-    stopped = engines.generation.generate(
-        PROMPTS[:1], max_new_tokens=MAX_NEW_TOKENS, stop_token_ids=[whole[3]]
-    )
-    end = whole.index(whole[3])
-    assert stopped[0].token_ids == whole[: end + 1]
-
-
 def test_progress_is_reported_and_may_end_the_generation(engines: EvaluationEngines) -> None:
     engines.load_weights(None)
     calls: list[None] = []
@@ -76,88 +67,95 @@ def test_progress_is_reported_and_may_end_the_generation(engines: EvaluationEngi
         if len(calls) == 3:
             raise Stop
 
-    whole = engines.generate(PROMPTS, max_new_tokens=MAX_NEW_TOKENS)
+    whole = answers(engines)
     with pytest.raises(Stop):
-        engines.generate(PROMPTS, max_new_tokens=MAX_NEW_TOKENS, on_progress=stop_at_the_third)
-    assert engines.generate(PROMPTS, max_new_tokens=MAX_NEW_TOKENS) == whole
+        answers(engines, on_progress=stop_at_the_third)
+    assert answers(engines) == whole
+
+
+def test_answers_are_handed_on_between_the_steps(engines: EvaluationEngines) -> None:
+    """Short ones before long ones are done, and many more than are decoded at a time."""
+    engines.load_weights(None)
+    steps, seen = 0, []
+    prompts = [prompt for prompt in PROMPTS for _ in range(8)]
+    decoding = Decoding()
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    def take(item: int, sample: int, answer: Generated) -> None:
+        seen.append((item, steps))
+
+    engines.generate(Writing(prompts, 6, decoding), take, count)
+    assert sorted(item for item, _ in seen) == list(range(64))
+    assert len({step for _, step in seen}) >= 8
+    assert seen[0][1] < steps / 4
+
+
+def test_a_callback_that_raises_ends_the_generation(engines: EvaluationEngines) -> None:
+    engines.load_weights(None)
+    whole = answers(engines)
+
+    def take(item: int, sample: int, answer: Generated) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        engines.generate(Writing(PROMPTS, 6, Decoding()), take)
+    assert answers(engines) == whole
 
 
 def test_no_cached_prefix_outlives_its_weights(lab: Lab, engines: EvaluationEngines) -> None:
     checkpoints = [lab.full(51), lab.full(52), None]
     wanted = []
     for checkpoint in checkpoints:
-        engines.load_weights(checkpoint)
-        wanted.append(ask(engines).texts)
-    # Without the loss in between, the engine does not sleep, which drops the cache too.
+        wanted.append(told(engines, checkpoint).texts)
+    # Without the loss in between, nothing but the reload drops the cache.
     for checkpoint, texts in [*zip(checkpoints, wanted, strict=True)] * 2:
         engines.load_weights(checkpoint)
-        assert engines.generate(PROMPTS, max_new_tokens=MAX_NEW_TOKENS) == texts
+        assert texts_of(answers(engines)) == texts
 
 
-def test_a_sleeping_engine_refuses_to_generate(engines: EvaluationEngines) -> None:
+def test_prompts_get_what_is_left_of_the_window(engines: EvaluationEngines) -> None:
     engines.load_weights(None)
-    told = ask(engines)
-    with pytest.raises(RuntimeError, match="the engine sleeps"):
-        engines.generate(PROMPTS, max_new_tokens=4)
-    assert engines.loss(EXAMPLES, tokens_per_batch=64).mean == told.loss
-    engines.load_weights(None)
-    assert ask(engines) == told
+    assert engines.window == 256
+    prompts = [[1] * 250, [1] * 255, [1] * 256, [1] * 300]
+    found = answers(engines, prompts, 7)
+    assert found.keys() == {(0, 0), (1, 0)}
+    lengths = [len(found[item, 0].token_ids) for item in (0, 1)]
+    assert lengths == [6, 1]
+    assert all(answer.truncated for answer in found.values())
+    assert answers(engines, prompts[2:], 7) == {}
+    assert answers(engines, [], 6) == {}
 
 
-def test_too_long_a_prompt_is_refused(engines: EvaluationEngines) -> None:
-    engines.load_weights(None)
-    with pytest.raises(ValueError, match="exceed the engine's 256 tokens"):
-        engines.generate([[1] * 250], max_new_tokens=7)
-    assert len(engines.generate([[1] * 250], max_new_tokens=6)) == 1
-    assert engines.generate([], max_new_tokens=6) == []
+def test_the_window_is_the_models_at_most(lab: Lab) -> None:
+    with closing(lab.engines(max_model_len=1 << 20)) as engines:
+        assert engines.window == 2048
 
 
-def test_lengths_beyond_the_model_are_refused(lab: Lab) -> None:
-    with pytest.raises(InputError, match="takes 2048"):
-        lab.engines(max_model_len=4096)
-
-
-def test_score_of_a_checkpoint(lab: Lab, engines: EvaluationEngines) -> None:
-    checkpoint = lab.full(41)
-    engines.load_weights(checkpoint)
-    wanted = ask(engines)
-    references = [*wanted.texts[:6], "wrong", "wrong"]
-    sets = EvaluationSets(EXAMPLES, GenerationSet(PROMPTS, references, "exact", MAX_NEW_TOKENS))
-    with Grader() as grader:
-        scores = score(engines, grader, checkpoint, sets, tokens_per_batch=64)
-    assert scores.outcomes == (True,) * 6 + (False,) * 2
-    assert (scores.correct, scores.total, scores.accuracy) == (6, 8, 0.75)
-    assert scores.accuracy_low is not None
-    assert scores.accuracy_high is not None
-    assert 0 < scores.accuracy_low < 0.75 < scores.accuracy_high < 1
-    assert scores.loss == wanted.loss
-    assert scores.loss_total / scores.loss_tokens == scores.loss
-    assert scores.perplexity == pytest.approx(math.exp(scores.loss))
-    assert 0 < scores.timings.overhead < scores.timings.total
-
-
-def test_score_without_generation(lab: Lab) -> None:
-    with closing(lab.engines(generation=False)) as engines, Grader() as grader:
-        scores = score(engines, grader, None, EvaluationSets(EXAMPLES), tokens_per_batch=64)
-        assert scores.accuracy is None
-        assert scores.outcomes == ()
+def test_nothing_is_generated_without_generation(lab: Lab) -> None:
+    with closing(lab.engines(generation=False)) as engines:
+        engines.load_weights(lab.full(43))
+        assert math.isfinite(engines.loss(EXAMPLES, tokens_per_batch=64).mean)
         with pytest.raises(RuntimeError, match="without generation"):
-            engines.generate(PROMPTS, max_new_tokens=4)
+            answers(engines)
 
 
-def test_diverged_weights_give_a_loss_that_is_not_a_number(
-    lab: Lab, engines: EvaluationEngines
-) -> None:
-    def diverge(tensors: dict[str, torch.Tensor]) -> None:
-        tensors["model.norm.weight"].fill_(math.nan)
+def test_a_model_that_vllm_cannot_serve_is_the_studys_fault(lab: Lab, tmp_path: Path) -> None:
+    # Imported late: vLLM reads the environment when it is imported.
+    from workers.evaluation.engines.generation import GenerationEngine
 
-    sets = EvaluationSets(EXAMPLES, GenerationSet(PROMPTS, ["1"] * 8, "numeric", 4))
-    with Grader() as grader:
-        scores = score(engines, grader, lab.altered("nan", diverge), sets, tokens_per_batch=64)
-        assert math.isnan(scores.loss)
-        assert scores.as_dict()["loss"] == "nan"
-        after = score(engines, grader, None, sets, tokens_per_batch=64)
-    assert math.isfinite(after.loss)
+    folder = shutil.copytree(lab.base, tmp_path / "without-weights")
+    (folder / "model.safetensors").unlink()
+    options = evaluation_options(lab.spec(folder), lab.evaluation(), device="cpu", max_model_len=64)
+    with pytest.raises(InputError, match="which vLLM cannot serve here"):
+        GenerationEngine(options)
+
+
+def test_several_adapters_at_a_time_are_refused_on_a_cpu(lab: Lab) -> None:
+    with pytest.raises(InputError, match="adapters_together: given 2; allowed: 1 on a CPU"):
+        lab.engines(lora_rank=8, adapters_together=2)
 
 
 def test_engine_is_usable_after_a_checkpoint_vanished(lab: Lab, engines: EvaluationEngines) -> None:
@@ -165,5 +163,4 @@ def test_engine_is_usable_after_a_checkpoint_vanished(lab: Lab, engines: Evaluat
     lab.store.delete("full-42")
     with pytest.raises(CheckpointError, match="is missing"):
         engines.load_weights(checkpoint)
-    engines.load_weights(None)
-    assert math.isfinite(ask(engines).loss)
+    assert math.isfinite(told(engines, None).loss)

@@ -8,9 +8,11 @@ from typing import Any
 
 from hpo.results.snapshot import StudyView
 from hpo.search.course import Ending, Outcome, Point, best_point
+from hpo.search.graded import StoredAnswers, StoredItem, StoredSample, pack_answers, pack_set
 from hpo.search.register import register
 from hpo.search.study import StudySearch
 from hpo.spec.load import parse_study
+from storage.answers import AnswerStore
 from storage.database import Database
 from storage.queue import EvaluationQueue
 from storage.trials import TrialLease, TrialLeases
@@ -55,6 +57,55 @@ def scores(loss: float | str, correct: int) -> dict[str, Any]:
     }
 
 
+def graded_scores(loss: float, right: Sequence[bool]) -> dict[str, Any]:
+    """What an evaluation worker stores that has graded the answers to ITEMS items."""
+    correct = sum(right)
+    half = ITEMS // 2
+    return scores(loss, correct) | {
+        "outcomes": [int(good) for good in right],
+        "answers_total": ITEMS,
+        "truncated": 1,
+        "categories": {"wrong_answer": ITEMS - correct, "correct": correct},
+        "measures": {"pass@1": correct / ITEMS},
+        "by": {
+            "level": {
+                "easy": {"total": half, "accuracy": sum(right[:half]) / half},
+                "hard": {"total": half, "accuracy": sum(right[half:]) / half},
+            }
+        },
+        "items_hash": "sha256:items",
+        "decoding": {"temperature": 0.0, "top_p": 1.0, "samples": 1, "seed": 0, "stop": []},
+        "loss_by_length": [
+            {"longest": 64, "examples": 5, "tokens": 70, "loss": loss},
+            {"longest": None, "examples": 3, "tokens": 50, "loss": loss},
+        ],
+        "timings": {"total": 2.0, "load": 0.1, "generate": 1.5, "loss": 0.25},
+        "memory": {"name": "together", "reason": "there is room for both"},
+    }
+
+
+def stored_items() -> list[StoredItem]:
+    """The items of the generation set."""
+    levels = ["easy"] * (ITEMS // 2) + ["hard"] * (ITEMS // 2)
+    return [
+        StoredItem(f"What is {i} + {i}?\n", str(2 * i), {"level": level})
+        for i, level in enumerate(levels)
+    ]
+
+
+def stored_answers(right: Sequence[bool]) -> list[StoredAnswers]:
+    """Answers to them."""
+    return [
+        StoredAnswers(i, (_sample(str(2 * i if good else 7), good),))
+        for i, good in enumerate(right)
+    ]
+
+
+def _sample(number: str, good: bool) -> StoredSample:
+    category = "correct" if good else "wrong_answer"
+    return StoredSample(f"It is\n{number}", 3, False, category, float(good), number, "")
+
+
 class PlayedStudy:
     """A registered study and its workers' tools."""
 
@@ -83,6 +134,19 @@ class PlayedStudy:
         """Answer the base model's request."""
         self._answer(scores(loss, correct))
 
+    def score_graded(
+        self, lease: TrialLease | None, step: int, loss: float, right: Sequence[bool]
+    ) -> Point:
+        """Have a trial, or the base model for None, evaluated with graded answers."""
+        AnswerStore(self.database, self.record.id).put_set(
+            False, pack_set(stored_items()), "sha256:items"
+        )
+        result, address = graded_scores(loss, right), f"step-{step}"
+        if lease is not None:
+            self.queue.put(lease, step=step, examples=step * 100, rung=None, checkpoint=address)
+        self._answer(result, pack_answers(stored_answers(right), 1 << 20))
+        return Point(step, step * 100, None, address, result)
+
     def play(self, number: int, evaluations: Sequence[Evaluation], outcome: str) -> None:
         """Take a trial from ask to tell."""
         lease = self.lease()
@@ -106,7 +170,7 @@ class PlayedStudy:
             self.search.verdict(lease.trial_id, rung, loss)
         return Point(step, step * 100, rung, address, scores(loss, correct))
 
-    def _answer(self, result: dict[str, Any]) -> None:
+    def _answer(self, result: dict[str, Any], answers: bytes | None = None) -> None:
         request = self.queue.claim("scorer")
         assert request is not None
-        self.queue.complete(request, result, lambda: False)
+        self.queue.complete(request, result, lambda: False, answers=answers)

@@ -18,6 +18,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from hpo.spec.errors import DatabaseError
+from storage.answers import AnswerStore
 from storage.database import Database
 from storage.embedded import EmbeddedPostgres
 from storage.migrations import _config, create_schema, current_revision
@@ -286,3 +287,55 @@ def test_tables_of_the_first_version_are_brought_up_to_date(database_url: str) -
         assert queue.base() is not None
         assert [(found.step, found.test) for found in queue.for_trial(0)] == [(5, False)]
         assert queue.base_test() is None
+
+
+def test_tables_of_the_last_version_keep_what_they_hold(database_url: str) -> None:
+    engine = sa.create_engine(sa.make_url(database_url))
+    with engine.begin() as connection:
+        create_schema(connection)
+        command.upgrade(_config(connection), "0002")
+        for statement in LAST_VERSION:
+            connection.execute(sa.text(statement))
+        before = _contents(connection)
+    engine.dispose()
+    with Database.open(database_url) as database:
+        with database.engine.connect() as connection:
+            assert _contents(connection) == before
+        queue = EvaluationQueue(database, 1, seconds=30)
+        answers = AnswerStore(database, 1)
+        assert (answers.get_set(False), answers.answers(1)) == (None, None)
+        claimed = [queue.claim("evaluator") for _ in range(3)]
+        assert [found and (found.number, found.step) for found in claimed] == [
+            (0, 10),
+            (0, 15),
+            None,
+        ]
+        assert claimed[0] is not None
+        queue.complete(claimed[0], {"loss": 1.0}, lambda: True, b"graded")
+        assert answers.answers(claimed[0].id) == b"graded"
+
+
+LAST_VERSION = (
+    f"INSERT INTO {SCHEMA}.study (id, name, spec, identity, checkpoints, data)"
+    " VALUES (1, 'old', '{}', '{}', '/nowhere', jsonb_build_object('hash', 'h'))",
+    f"INSERT INTO {SCHEMA}.trial (study_id, trial_id, number, worker_id, lease_expires_at)"
+    " VALUES (1, 10, 0, 'trainer', now())",
+    f"INSERT INTO {SCHEMA}.evaluation"
+    " (study_id, trial_id, number, step, examples, state, worker_id, claimed_at, result) VALUES"
+    " (1, 10, 0, 5, 40, 'done', 'a', now(), jsonb_build_object('loss', 2.5)),"
+    " (1, 10, 0, 15, 120, 'open', NULL, NULL, NULL),"
+    " (1, 10, 0, 10, 80, 'claimed', 'gone', now(), NULL)",
+    f"INSERT INTO {SCHEMA}.worker (id, kind, study_id, host, pid, device)"
+    " VALUES ('a', 'evaluation', 1, 'host', 7, 'cpu')",
+)
+
+
+def _contents(connection: sa.Connection) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of the tables that the last version had."""
+    return {
+        table: [
+            tuple(row)
+            for row in connection.execute(sa.text(f"SELECT * FROM {SCHEMA}.{table} ORDER BY 1"))
+        ]
+        for table in ("study", "trial", "attempt", "evaluation", "worker")
+    }

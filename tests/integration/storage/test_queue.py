@@ -82,7 +82,7 @@ def test_the_base_goes_first_then_the_oldest(queue: EvaluationQueue, lease: Tria
     queue.put_base()
     taken = [claim(queue) for _ in range(4)]
     assert [request.number for request in taken] == [None, 0, 0, 0]
-    assert [request.step for request in taken] == [0, 2, 1, 3]
+    assert [request.step for request in taken] == [0, 1, 2, 3]
     assert (taken[0].trial_id, taken[0].checkpoint, taken[0].examples) == (None, None, 0)
     assert queue.claim("evaluator") is None
     queue.complete(taken[0], RESULT, lambda: False)
@@ -234,6 +234,14 @@ def test_a_result_must_be_json(queue: EvaluationQueue, lease: TrialLease, value:
     with pytest.raises(sa.exc.StatementError, match="not JSON compliant"):
         queue.complete(request, {"loss": value}, reported)
     assert only(queue).state == "claimed"
+
+
+def test_what_a_model_writes_can_be_stored(queue: EvaluationQueue, lease: TrialLease) -> None:
+    put(queue, lease, 1)
+    odd = {"by": {"a\0b": ["\udc80", "\ud83d\ude00"[:1], "\u0000", "grün 😀", "\\u0000"]}}
+    queue.complete(claim(queue), odd, reported)
+    stored = only(queue).result
+    assert stored == {"by": {"a\ufffdb": ["?", "?", "\ufffd", "grün 😀", "\\u0000"]}}
 
 
 def test_nobody_takes_a_request_while_its_report_runs(

@@ -40,6 +40,7 @@ model: {{path: {folder}/model, dtype: float32}}
 data:
   train: {{path: {folder}/data/train.jsonl}}
   loss: {{path: {folder}/data/valid.jsonl, samples: 40}}
+  {generation}
   separator: ""
 training:
   optimizer:
@@ -49,12 +50,13 @@ training:
   effective_batch_size: {{choices: [4, 8]}}
   max_examples: {max_examples}
   max_length: 32
-evaluation: {{every: {{examples: {every}}}}}
+evaluation: {{every: {{examples: {every}}}, kv_cache_mib: 16, max_num_seqs: 8}}
 sampler: {{type: tpe, seed: 3, startup_trials: 3}}
 pruner: {pruner}
 budget: {{trials: {trials}}}
 checkpoints: {checkpoints}
 """
+GENERATION = "generation: {{path: {folder}/data/valid.jsonl, samples: 24, max_new_tokens: 8}}"
 
 
 def make_inputs(folder: Path) -> Path:
@@ -86,6 +88,7 @@ class Lab:
         every: int = 1000,
         pruner: str = "{type: asha, reduction_factor: 3, min_resource: 24}",
         checkpoints: str = "{}",
+        answers: bool = False,
     ) -> Lab:
         text = STUDY.format(
             name=name,
@@ -96,6 +99,7 @@ class Lab:
             every=every,
             pruner=pruner,
             checkpoints=checkpoints,
+            generation=GENERATION.format(folder=inputs) if answers else "",
         )
         spec = parse_study(text, "study.yaml", {})
         register(database, spec, home)

@@ -10,12 +10,12 @@ from hpo.cli.show import (
     Lines,
     best_lines,
     failure_line,
-    number,
     render,
     short_names,
     spec_lines,
     warning_lines,
 )
+from hpo.cli.values import number
 from hpo.results.snapshot import Snapshot, TrialView, WorkerView
 from hpo.search.asha import Verdict
 from hpo.spec.load import load_study
@@ -129,6 +129,30 @@ def test_the_best_trial_beside_the_base_model() -> None:
         "  optimizer.learning_rate: 0.0001235",
         "  method: lora",
     ]
+
+
+def test_the_difference_to_the_base_model_is_told_with_its_interval() -> None:
+    low, high = {"accuracy_low": 0.1, "accuracy_high": 0.4}, {"loss": {"difference": None}}
+    better = {
+        "loss": {"difference": -2.375, "relative": -0.95},
+        "accuracy": {"difference": 0.25, "low": 0.125, "high": 0.375},
+    }
+    shown = replace(
+        SNAPSHOT,
+        base={"loss": 2.5, "accuracy": 0.25, **low},
+        trials=[replace(BEST, **low)],
+        base_test={"loss": 2.5},
+        best_test={"loss": "nan"},
+        against_base=better,
+        against_base_test=high,
+    )
+    lines = best_lines(shown)
+    assert lines[0] == "base model: loss 2.5, accuracy 0.25 (0.1 to 0.4)"
+    assert lines[1] == "best trial: 0, batch 9: loss 0.125, accuracy 0.25 (0.1 to 0.4)"
+    assert lines[2] == (
+        "against the base model: loss -2.375 (-95 %), accuracy +0.25 (+0.125 to +0.375)"
+    )
+    assert lines[-2:] == ["test set: base model loss 2.5", "test set: best trial loss nan"]
 
 
 def test_warnings_are_counted_in_the_table_and_told_below_it(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from storage.checkpoints import CheckpointError
-from workers.evaluation.engines.weights import INDEX, Layout, read_tensors, verify_full
+from workers.evaluation.engines.weights import (
+    INDEX,
+    Layout,
+    NotFinite,
+    TensorType,
+    read_tensors,
+    verify_full,
+)
 
 
 class Tied(nn.Module):
@@ -45,7 +53,7 @@ def _write_shards(folder: Path) -> None:
 
 def test_layout_tells_tied_tensors(layout: Layout) -> None:
     assert set(layout.required) == {"inner.weight", "inner.bias", "kept"}
-    assert set(layout.tied) == {"outer.weight"}
+    assert layout.tied == {"outer.weight": "inner.weight"}
 
 
 def test_shards_are_read(tmp_path: Path, layout: Layout) -> None:
@@ -77,4 +85,41 @@ def test_many_problems_are_summed_up(tmp_path: Path, layout: Layout) -> None:
     tensors = {f"extra.{number}": torch.zeros(1) for number in range(5)}
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"inner\.bias is missing; .*; and 5 more$"):
+        verify_full(tmp_path, layout)
+
+
+def _weights(**others: torch.Tensor) -> dict[str, torch.Tensor]:
+    whole = {
+        "inner.weight": torch.arange(6.0).reshape(3, 2),
+        "inner.bias": torch.ones(3),
+        "kept": torch.ones(1, dtype=torch.int64),
+    }
+    return whole | others
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(math.nan, "NaN"), (math.inf, "infinite values"), (-math.inf, "infinite values")],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_values_must_be_finite(
+    tmp_path: Path, layout: Layout, value: float, kind: str, dtype: str
+) -> None:
+    bias = torch.ones(3, dtype=getattr(torch, dtype))
+    served = {**layout.required, "inner.bias": TensorType((3,), dtype)}
+    save_file(_weights(**{"inner.bias": bias}), tmp_path / "model.safetensors")
+    verify_full(tmp_path, Layout(served, layout.tied))
+    bias[2] = value
+    save_file(_weights(**{"inner.bias": bias}), tmp_path / "model.safetensors")
+    with pytest.raises(NotFinite, match=rf"holds {kind} in inner\.bias: it has diverged"):
+        verify_full(tmp_path, Layout(served, layout.tied))
+
+
+def test_second_name_of_a_tied_tensor_must_hold_the_same(tmp_path: Path, layout: Layout) -> None:
+    outer = _weights()["inner.weight"].clone()
+    save_file(_weights(**{"outer.weight": outer}), tmp_path / "model.safetensors")
+    assert "outer.weight" not in verify_full(tmp_path, layout)
+    outer[0, 0] = 7
+    save_file(_weights(**{"outer.weight": outer}), tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"outer\.weight differs from inner\.weight"):
         verify_full(tmp_path, layout)

@@ -7,6 +7,8 @@ import pytest
 from hpo.launch.devices import gpu_index, gpu_names, trial_memory_fraction
 from hpo.launch.inputs import check_device
 from hpo.spec.errors import DeviceError
+from hpo.spec.sharing import Sharing
+from hpo.spec.study import EvaluationSpec, Every
 
 SHOWN = """\
 GPU-aaaa-1, NVIDIA A
@@ -75,13 +77,21 @@ def test_auto_is_the_first_gpu_or_the_last(monkeypatch: pytest.MonkeyPatch) -> N
         ("cpu", "cuda:0", None),
     ],
 )
-def test_training_is_limited_where_both_share_a_gpu(
+def test_training_is_limited_where_both_use_a_gpu_at_once(
     trial: str, evaluation: str, fraction: float | None
 ) -> None:
-    assert trial_memory_fraction(trial, evaluation, 0.5) == fraction
+    assert trial_memory_fraction(trial, evaluation, evaluations("shares")) == fraction
+    assert trial_memory_fraction(trial, evaluation, evaluations("turns")) is None
+    assert trial_memory_fraction(trial, evaluation, evaluations("auto")) is None
+
+
+def evaluations(sharing: Sharing, fraction: float = 0.5) -> EvaluationSpec:
+    every = Every(batches=1)
+    return EvaluationSpec(every=every, sharing=sharing, gpu_memory_fraction=fraction)
 
 
 def test_training_needs_something_of_a_shared_gpu() -> None:
     with pytest.raises(DeviceError, match=r"gpu_memory_fraction: given 0\.95, which leaves"):
-        trial_memory_fraction("cuda:1", "cuda:1", 0.95)
-    assert trial_memory_fraction("cuda:0", "cuda:1", 0.95) is None
+        trial_memory_fraction("cuda:1", "cuda:1", evaluations("shares", 0.95))
+    assert trial_memory_fraction("cuda:0", "cuda:1", evaluations("shares", 0.95)) is None
+    assert trial_memory_fraction("cuda:1", "cuda:1", evaluations("turns", 0.95)) is None

@@ -7,23 +7,50 @@ by those of the whole set. Never a mean of means.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from hpo.spec.errors import InputError
+from workers.data.batches.by_length import MemoryLimit, run_by_length
 from workers.data.batches.collate import IGNORED, Batch, collate
-from workers.data.tokens.encoded import EncodedExample, lengths_of
+from workers.data.tokens.encoded import EncodedExample, counted_of, lengths_of
 
 LOGITS_PER_CHUNK = 1 << 27
 """Logits held at a time: 512 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class BucketLoss:
+    """The loss over examples of similar lengths."""
+
+    longest: int | None
+    """Tokens up to which an example belongs here; None for all that are longer."""
+    examples: int
+    total: float
+    """Sum of the token losses, in nats."""
+    tokens: int
+    """Counted tokens."""
+
+
+@dataclass(frozen=True)
+class ExampleLoss:
+    """The loss of one example."""
+
+    length: int
+    """Tokens, those that do not count among them."""
+    total: float
+    """Sum of the token losses, in nats."""
+    tokens: int
+    """Counted tokens."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +61,14 @@ class LossResult:
     """Sum of the token losses, in nats."""
     tokens: int
     """Counted tokens."""
+    examples: tuple[ExampleLoss, ...] = ()
+    """In the order of the set."""
+
+    @classmethod
+    def of(cls, examples: Sequence[ExampleLoss]) -> LossResult:
+        """Of all examples of a set, whose order changes nothing, to the bit."""
+        total = math.fsum(example.total for example in examples)
+        return cls(total, sum(example.tokens for example in examples), tuple(examples))
 
     @property
     def mean(self) -> float:
@@ -47,6 +82,21 @@ class LossResult:
             return math.exp(self.mean)
         except OverflowError:
             return math.inf
+
+    def by_length(self, buckets: Sequence[int]) -> list[BucketLoss]:
+        """The loss over examples of up to each of so many tokens, and over longer ones.
+
+        `buckets` ascend. Those without an example are left out.
+        """
+        parts: list[list[ExampleLoss]] = [[] for _ in (*buckets, None)]
+        for example in self.examples:
+            parts[bisect_left(buckets, example.length)].append(example)
+        bounds = (*buckets, None)
+        found = ((bound, self.of(part)) for bound, part in zip(bounds, parts, strict=True) if part)
+        return [
+            BucketLoss(longest, len(part.examples), part.total, part.tokens)
+            for longest, part in found
+        ]
 
 
 @dataclass(frozen=True)
@@ -87,14 +137,29 @@ def token_losses(
     Logits are computed at counted positions only, in chunks, which are
     computed again in the backward pass where there are several.
     """
-    causal = causal_model(model)
-    counted = Counted.of(batch)
-    states = counted.predicting(hidden_states(causal, batch))
-    (losses,) = in_chunks(cross_entropies, causal, states, counted.targets)
+    losses, counted = _counted_losses(model, batch)
     if weighted:
         # Autocast would round the factors of a matrix product.
         return (losses * counted.weights).sum(), batch.weighted
     return losses.sum(), batch.counted
+
+
+def row_losses(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Sums of the cross-entropies of the counted tokens of each row, float64 (rows,), in nats."""
+    losses, counted = _counted_losses(model, batch)
+    # Not added up where they stand: on a GPU that happens in any order.
+    places = torch.zeros(batch.labels.numel(), dtype=torch.float64, device=losses.device)
+    places.index_copy_(0, counted.places, losses.double())
+    return places.view_as(batch.labels).sum(1)
+
+
+def _counted_losses(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Counted]:
+    """Cross-entropies of the counted tokens, float32 (counted,), in nats."""
+    causal = causal_model(model)
+    counted = Counted.of(batch)
+    states = counted.predicting(hidden_states(causal, batch))
+    (losses,) = in_chunks(cross_entropies, causal, states, counted.targets)
+    return losses, counted
 
 
 def hidden_states(causal: Any, batch: Batch) -> torch.Tensor:
@@ -155,41 +220,39 @@ def evaluation_loss(
     tokens_per_batch: int,
     most: int | None = None,
     device: torch.device,
+    limit: MemoryLimit | None = None,
     on_progress: Callable[[], None] | None = None,
 ) -> LossResult:
     """Loss over a whole set, summed in float64.
 
     Examples are sorted by length and batched up to `tokens_per_batch` padded
     tokens and `most` examples per forward pass (an example longer than that
-    goes alone). Their weights are for training and change nothing here.
-    `on_progress` is called after each forward pass.
+    goes alone). A pass that runs out of memory is repeated in smaller ones, and
+    `limit` remembers what fits. The weights of examples are for training and
+    change nothing here. `on_progress` is called after each forward pass.
+
+    Raises InputError when one example alone does not fit into memory.
     """
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    tokens = 0
+
+    def losses_of(part: list[EncodedExample]) -> torch.Tensor:
+        return row_losses(model, collate(part, pad_id=pad_id, device=device))
+
+    done: list[int] = []
+    losses: list[torch.Tensor] = []
+    known = MemoryLimit() if limit is None else limit
     with _evaluating(model):
-        for part in batches_by_length(examples, tokens_per_batch, most=most):
-            batch = collate(part, pad_id=pad_id, device=device)
-            total += token_losses(model, batch)[0]
-            tokens += batch.counted
+        for indices, sums in run_by_length(
+            losses_of, examples, tokens_per_batch, most=most, limit=known
+        ):
+            done += indices
+            losses.append(sums)
             if on_progress is not None:
                 on_progress()
-    return LossResult(total.item(), tokens)
-
-
-def batches_by_length(
-    examples: Sequence[EncodedExample], tokens_per_batch: int, *, most: int | None = None
-) -> Iterator[list[EncodedExample]]:
-    """Examples from short to long, in batches of at most so many padded tokens and examples."""
-    batch: list[EncodedExample] = []
-    for index in np.argsort(lengths_of(examples), kind="stable").tolist():
-        example = examples[index]
-        full = len(batch) == most or (len(batch) + 1) * len(example.input_ids) > tokens_per_batch
-        if batch and full:
-            yield batch
-            batch = []
-        batch.append(example)
-    if batch:
-        yield batch
+    # The device is asked once.
+    totals: list[float] = torch.cat(losses).tolist() if losses else []
+    lengths, counted = lengths_of(examples)[done], counted_of(examples)[done]
+    found = zip(done, map(ExampleLoss, lengths.tolist(), totals, counted.tolist()), strict=True)
+    return LossResult.of([example for _, example in sorted(found, key=itemgetter(0))])
 
 
 def causal_model(model: nn.Module) -> Any:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 
 from hpo.spec.cleaning import ComputedQuality, FieldQuality
-from workers.data.cleaning import answers, fences
+from workers.answers import marks, numbers
+from workers.answers.same import same_answer
+from workers.data.cleaning import fences
 from workers.data.example import Example, RowProblem, UnusableRow
 
 FULL_LENGTH = 40
@@ -82,7 +84,7 @@ def completeness(completion: str) -> float:
 def _has_end(text: str) -> bool:
     if text.endswith(_ENDS) or text[-1].isdigit():
         return True
-    _, hashes, answer = text.rpartition(answers.HASHES)
+    _, hashes, answer = text.rpartition(marks.HASHES)
     return bool(hashes and "\n" not in answer) or fences.is_python(text)
 
 
@@ -105,16 +107,16 @@ def agreement(completion: str, known: str | None) -> float | None:
     """
     if known is None:
         return None
-    marked = answers.final_answer(known)
+    marked = marks.final_answer(known)
     wanted = known.strip() if marked is None else marked[1]
     stated = _stated(completion)
-    return float(any(answers.same_answer(answer, wanted) for answer in stated))
+    return float(any(same_answer(answer, wanted) for answer in stated))
 
 
 def _stated(completion: str) -> list[str]:
-    final = answers.final_answer(completion)
+    final = marks.final_answer(completion)
     if final is not None:
         return [final[1]]
     line = completion.strip().rpartition("\n")[2]
-    number = answers.last_number(line)
-    return [line] if number is None else [line, number]
+    number = numbers.last_number(line)
+    return [line] if number is None else [line, number.text]

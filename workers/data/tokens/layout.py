@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from hpo.spec import templates
 from hpo.spec.data import DataSpec
 from hpo.spec.templates import COMPLETION, DERIVED, Field, Part
-from workers.data.cleaning.answers import final_answer
+from workers.answers.marks import final_answer
 from workers.data.example import Example, RowProblem, UnusableRow
 from workers.data.tokens.special import BREAK, Ending, SpecialTokens, refusal
 from workers.data.tokens.wording import Wording

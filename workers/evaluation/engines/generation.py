@@ -7,110 +7,117 @@ before this module is imported.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from enum import Enum, auto
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
-from vllm import LLM, SamplingParams
+from vllm import LLM
 from vllm.exceptions import VLLMError
 from vllm.lora.request import LoRARequest
-from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    ParallelLMHead,
+    VocabParallelEmbedding,
+)
+from vllm.platforms import current_platform
 
-from hpo.spec.study import EvaluationSpec, ModelSpec
+from hpo.spec.errors import InputError
+from hpo.spec.tasks import Decoding
 from storage.checkpoints import CheckpointError
-
-_CPU_CACHE_MIB = 128
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A greedy completion, cut before the end-of-sequence token."""
-
-    text: str
-    token_ids: tuple[int, ...]
+from workers.evaluation.engines.answering import AnswerRun
+from workers.evaluation.engines.recovery import EngineBroken
+from workers.evaluation.engines.weights import WeightSource
+from workers.evaluation.engines.writing import Ask, Generated
 
 
-def engine_options(
-    model: ModelSpec,
-    evaluation: EvaluationSpec,
-    *,
-    device: str,
-    max_model_len: int,
-    max_lora_rank: int | None,
-) -> dict[str, Any]:
-    """Arguments of `vllm.LLM` for a device of type `cpu` or `cuda`."""
-    options: dict[str, Any] = {
-        "model": model.path,
-        "dtype": model.dtype,
-        "seed": 0,
-        "use_tqdm_on_load": False,
-        "max_model_len": max_model_len,
-        "max_num_seqs": evaluation.max_num_seqs,
-    }
-    cache_mib = evaluation.kv_cache_mib
-    if device == "cpu":
-        # Compiling takes longer than it saves there; sleep mode is refused.
-        options["enforce_eager"] = True
-        cache_mib = cache_mib or _CPU_CACHE_MIB
-    else:
-        options["enable_sleep_mode"] = True
-        options["gpu_memory_utilization"] = evaluation.gpu_memory_fraction
-    if cache_mib is not None:
-        options["kv_cache_memory_bytes"] = cache_mib << 20
-    if max_lora_rank is not None:
-        # One adapter at a time: on a CPU, requests with and without an adapter
-        # in one batch are answered wrongly.
-        options |= {"enable_lora": True, "max_lora_rank": max_lora_rank}
-        options |= {"max_loras": 1, "max_cpu_loras": 1}
-    return options
+class _State(Enum):
+    AWAKE = auto()
+    LAID_ASIDE = auto()
+    """Asleep at level 1: the weights lie in host memory."""
+    DROPPED = auto()
+    """Asleep at level 2: the weights are gone."""
+    EMPTY = auto()
+    """Woken from level 2: there is room for weights, but none are in it."""
 
 
 class GenerationEngine:
     """A vLLM engine that is built once and serves checkpoint after checkpoint.
 
-    After `sleep` its weights are gone: `reload` wakes it. `generate` on a
-    sleeping engine would hang and therefore raises.
+    It holds the base weights, other full weights, or the base weights with
+    adapters. Requests with and without an adapter are never in it at once: on
+    a CPU the ones without would be answered wrongly.
+
+    Raises InputError for a model that vLLM cannot serve on the device.
     """
 
-    def __init__(self, options: dict[str, Any], *, tied: bool) -> None:
-        self._options = options
-        self._tied = tied
-        self._on_cpu = "enable_sleep_mode" not in options
-        self._adapter: LoRARequest | None = None
+    def __init__(
+        self,
+        options: dict[str, Any],
+        loading: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`loading` surrounds every loading of weights, into this engine and later ones."""
+        self._options = dict(options)
+        self._loading = loading
         self._numbers = count(1)
-        self._asleep = False
+        self._adapters: list[LoRARequest] = []
+        self._state = _State.AWAKE
         self._holds_base = True
-        self._build()
+        try:
+            self._build()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise InputError(
+                f"model.path: given {options['model']!r}, which vLLM cannot serve here "
+                f"({textwrap.shorten(str(error), 400)}); allowed: a model that it knows and that "
+                "fits; see max_num_seqs, kv_cache_mib and gpu_memory_fraction of the evaluation"
+            ) from error
 
-    def reload(self, weights: Iterator[tuple[str, torch.Tensor]], *, base: bool) -> None:
-        """Replace all weights in place, drop the adapter, forget cached prefixes.
+    @property
+    def window(self) -> int:
+        """Most tokens of a prompt and its answer."""
+        return int(self._options["max_model_len"])
 
-        `weights` are verified tensors under the names of a checkpoint; `base`
-        says that they are the base model's. Raises CheckpointError when vLLM
-        fails all the same; the engine is then built anew.
+    @property
+    def sequences(self) -> int:
+        """Decoded at a time."""
+        return int(self._options["max_num_seqs"])
+
+    @property
+    def module(self) -> nn.Module:
+        """vLLM's own model, whose parameters every reload fills anew in place."""
+        model: nn.Module = self._llm.apply_model(_itself)[0]
+        return model
+
+    def reload(self, weights: WeightSource | None, *, base: bool) -> None:
+        """Replace all weights in place, drop the adapters, forget cached prefixes.
+
+        `weights` give verified tensors under the names of a checkpoint; None
+        reads the base model's folder. `base` says that they are the base
+        model's. Raises EngineBroken when vLLM fails all the same.
         """
-        self._adapter = None
+        self.wake()
+        self._adapters = []
         self._holds_base = False
         try:
             self._replace(weights)
         # Whatever the reason, an engine with half its weights is no engine.
         except Exception as error:
-            self.rebuild()
-            raise CheckpointError(f"vLLM could not take the weights: {error}") from error
+            raise EngineBroken(error) from error
         self._holds_base = base
 
-    def reload_base(self, weights: Callable[[], Iterator[tuple[str, torch.Tensor]]]) -> None:
+    def reload_base(self, weights: WeightSource | None) -> None:
         """Have the base weights, bare; read only when others were loaded."""
-        self.remove_adapter()
+        self.wake()
+        self.remove_adapters()
         if not self._holds_base:
-            self.reload(weights(), base=True)
+            self.reload(weights, base=True)
 
     def add_adapter(self, directory: Path) -> None:
-        """Load a verified adapter on top of the base weights.
+        """Load a verified adapter on top of the base weights, beside those that are there.
 
         Raises CheckpointError when vLLM refuses it; the engine lives on.
         """
@@ -122,57 +129,68 @@ class GenerationEngine:
             self._llm.llm_engine.add_lora(request)
         except (VLLMError, ValueError, RuntimeError, OSError) as error:
             raise CheckpointError(f"vLLM refused the adapter {directory}: {error}") from error
-        self._adapter = request
+        self._adapters.append(request)
 
-    def remove_adapter(self) -> None:
-        """Unload the adapter, if there is one."""
-        if self._adapter is not None:
-            self._llm.llm_engine.remove_lora(self._adapter.lora_int_id)
-            self._adapter = None
+    def remove_adapters(self) -> None:
+        """Unload all adapters."""
+        if self._adapters:
+            for adapter in self._adapters:
+                self._llm.llm_engine.remove_lora(adapter.lora_int_id)
+            self._adapters = []
             self._forget_prefixes()
 
-    def generate(
+    def write(
         self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        max_new_tokens: int,
-        stop_token_ids: Sequence[int] = (),
-        on_progress: Callable[[], None] | None = None,
-    ) -> list[Generated]:
-        """Greedy completions of the prompts' token ids, in their order.
+        asks: Iterable[Ask],
+        decoding: Decoding,
+        stop_token_ids: Sequence[int],
+        on_answer: Callable[[Ask, Generated], None],
+        on_progress: Callable[[], None] | None,
+    ) -> None:
+        """Write answers, each handed on when it is finished; see `AnswerRun`.
 
-        `on_progress` is called after every step of the engine; what it raises
-        cancels the requests and is passed on.
+        Where adapters are loaded, `Ask.checkpoint` counts them.
         """
-        if self._asleep:
+        if self._state is not _State.AWAKE:
             raise RuntimeError("the engine sleeps: load weights before generating")
-        self._refuse_too_long(prompts, max_new_tokens)
-        identifiers = self._llm.enqueue(
-            [{"prompt_token_ids": list(prompt)} for prompt in prompts],
-            SamplingParams(
-                temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=list(stop_token_ids)
-            ),
-            lora_request=self._adapter,
-            use_tqdm=False,
+        run = AnswerRun(
+            self._llm,
+            decoding,
+            stop_token_ids,
+            adapters=self._adapters,
+            sequences=self.sequences,
         )
-        return self._run(identifiers, on_progress)
+        run.run(asks, on_answer, on_progress)
 
-    def sleep(self) -> None:
-        """Give the GPU memory of weights and cache back.
+    def sleep(self, level: Literal[1, 2]) -> None:
+        """Give the GPU memory of weights and cache back; at level 1 the weights are kept aside.
 
         On a CPU nothing is freed, but the sequence is the same.
         """
-        if not self._asleep:
-            self._asleep = True
-            self._adapter = None
-            self._holds_base = False
-            self._llm.sleep(level=2)
+        if self._state is _State.AWAKE:
+            self.remove_adapters()
+            self._llm.sleep(level=level)
+            self._state = _State.LAID_ASIDE if level == 1 else _State.DROPPED
+            self._holds_base = self._holds_base and level == 1
 
-    def rebuild(self) -> None:
-        """Replace the engine by a new one with the base weights."""
+    def wake(self) -> None:
+        """Take the memory again. After level 2 there are no weights in it until `reload`."""
+        if self._state is _State.LAID_ASIDE:
+            self._llm.wake_up()
+            self._state = _State.AWAKE
+        elif self._state is _State.DROPPED:
+            # The cache comes last: old weights and new ones may meet meanwhile.
+            self._llm.wake_up(tags=["weights"])
+            self._state = _State.EMPTY
+
+    def rebuild(self, sequences: int | None = None) -> None:
+        """Replace the engine by a new one with the base weights, perhaps a narrower one."""
         self.close()
         # The old engine holds references to itself.
         gc.collect()
+        torch.cuda.empty_cache()
+        if sequences is not None:
+            self._options["max_num_seqs"] = sequences
         self._build()
 
     def close(self) -> None:
@@ -181,23 +199,24 @@ class GenerationEngine:
         del self._llm
 
     def _build(self) -> None:
-        self._llm = LLM(**self._options)
-        self._adapter = None
-        self._asleep = False
+        with self._loading():
+            self._llm = LLM(**self._options)
+        self._adapters = []
+        self._state = _State.AWAKE
         self._holds_base = True
 
-    def _replace(self, weights: Iterator[tuple[str, torch.Tensor]]) -> None:
-        if self._asleep:
-            self._llm.wake_up(tags=["weights"])
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
-        if self._tied and self._on_cpu:
-            self._llm.apply_model(_repack_output_layer)
+    def _replace(self, weights: WeightSource | None) -> None:
+        given = {} if weights is None else {"weights_iterator": weights()}
+        with self._loading():
+            self._llm.collective_rpc("reload_weights", kwargs=given)
+            if current_platform.is_cpu():
+                self._llm.apply_model(_repack_tied_output_layer)
         if unfilled := self._llm.apply_model(_unfilled)[0]:
             raise ValueError(f"no weights for {', '.join(unfilled[:3])}")
-        if self._asleep:
+        if self._state is _State.EMPTY:
             torch.cuda.empty_cache()
             self._llm.wake_up(tags=["kv_cache"])
-            self._asleep = False
+            self._state = _State.AWAKE
         self._forget_prefixes()
 
     def _forget_prefixes(self) -> None:
@@ -205,44 +224,19 @@ class GenerationEngine:
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM did not give up its prefix cache; its answers would be stale")
 
-    def _run(
-        self, identifiers: Sequence[str], on_progress: Callable[[], None] | None
-    ) -> list[Generated]:
-        engine = self._llm.llm_engine
-        finished: dict[int, Generated] = {}
-        try:
-            while engine.has_unfinished_requests():
-                for output in engine.step():
-                    if output.finished:
-                        best = output.outputs[0]
-                        finished[int(output.request_id)] = Generated(
-                            best.text, tuple(best.token_ids)
-                        )
-                if on_progress is not None:
-                    on_progress()
-        except BaseException:
-            engine.abort_request(list(identifiers), internal=True)
-            raise
-        # vLLM numbers requests in the order in which they came.
-        return [finished[number] for number in sorted(finished)]
 
-    def _refuse_too_long(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-        # vLLM would cut the answers without a word.
-        longest = max((len(prompt) for prompt in prompts), default=0)
-        room: int = self._options["max_model_len"]
-        if longest + max_new_tokens > room:
-            raise ValueError(
-                f"a prompt of {longest} tokens and {max_new_tokens} new ones"
-                f" exceed the engine's {room} tokens"
-            )
+def _itself(model: nn.Module) -> nn.Module:
+    return model
 
 
-def _repack_output_layer(model: nn.Module) -> None:
+def _repack_tied_output_layer(model: nn.Module) -> None:
     # On a CPU the output layer computes with a packed copy of its weights. When
     # it is tied to the embeddings, a reload leaves that copy as it was.
-    for module in model.modules():
-        if isinstance(module, ParallelLMHead):
-            module.quant_method.process_weights_after_loading(module)
+    tables = [module for module in model.modules() if isinstance(module, VocabParallelEmbedding)]
+    embeddings = {id(table.weight) for table in tables if not isinstance(table, ParallelLMHead)}
+    for table in tables:
+        if isinstance(table, ParallelLMHead) and id(table.weight) in embeddings:
+            table.quant_method.process_weights_after_loading(table)
 
 
 def _unfilled(model: nn.Module) -> list[str]:

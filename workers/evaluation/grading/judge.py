@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from math import ceil
 from typing import BinaryIO
 
@@ -24,21 +25,19 @@ import psutil
 from hpo.parent import stop_with_parent
 from hpo.spec.errors import InputError
 from hpo.spec.tasks import AnyTask, SandboxedTask
+from workers.evaluation.grading.assignment import Assignment, decode_assignment
 from workers.evaluation.grading.judging import judged, reason, refusal
 from workers.evaluation.grading.messages import (
-    Assignment,
+    MEMORY_BYTES,
+    OUT_OF_MEMORY,
     Question,
     Reply,
-    decode_assignment,
     decode_question,
     encode_reply,
 )
 from workers.evaluation.tasks.catalogue import make_grader
 from workers.evaluation.tasks.task import Grader
 
-OUT_OF_MEMORY = 97
-"""Exit code of a judge whose memory does not suffice for a question."""
-MEMORY_BYTES = 4 << 30
 GROWTH_BYTES = 256 << 20
 """A judge that has grown by this much since its first question is replaced."""
 _SPARE_SECONDS = 10
@@ -72,7 +71,8 @@ def serve(questions: BinaryIO, replies: BinaryIO) -> None:
     grown = Growth()
     for line in questions:
         _limit_time(assignment.seconds)
-        _send(replies, _reply(grader, assignment, decode_question(line), grown))
+        reply = _reply(grader, assignment, decode_question(line, assignment.items))
+        _send(replies, replace(reply, retiring=grown()))
 
 
 def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -102,18 +102,20 @@ def _grader(task: AnyTask) -> Grader:
     return make_grader(task, sandbox=find_sandbox())
 
 
-def _reply(
-    grader: Grader, assignment: Assignment, question: Question, grown: Growth
-) -> Reply:
+def _reply(grader: Grader, assignment: Assignment, question: Question) -> Reply:
     """The reply to a question; ends the process where memory does not suffice."""
     item = assignment.items[question.index]
     try:
-        if question.answer is None:
-            return Reply(question.serial, refused=refusal(grader, item), retiring=grown())
-        grade = judged(grader, item, question.answer)
-        return Reply(question.serial, grade, retiring=grown())
+        if question.answer is not None:
+            return Reply(question.ticket, judged(grader, item, question.answer))
+        if question.graded:
+            return Reply(question.ticket, measures=dict(grader.measures(question.graded)))
+        refused = refusal(grader, item)
+        return Reply(question.ticket, refused=refused, categories=tuple(grader.categories))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
+    except Exception as error:
+        return Reply(question.ticket, refused=reason(error))
 
 
 class Growth:
@@ -127,6 +129,7 @@ class Growth:
         self._first: int | None = None
 
     def __call__(self) -> bool:
+        """Look at its size."""
         size = self._process.memory_info().rss
         if self._first is None:
             self._first = size

@@ -1,94 +1,118 @@
-"""What the pool and its judges say to each other: one JSON document on each line.
+"""What is said to judges and by them: one JSON document on each line.
 
-A judge is told a task with its items once, and answers with a reply of serial
-number 0. Then each question gets one reply with the question's number.
+The worker speaks to the dispatcher, which speaks to the judges:
+
+    assign SET ASSIGNMENT          what the judges of a set are told first
+    ask SET INQUIRY SECONDS QUESTION
+    forget INQUIRY                 its open questions need no replies
+
+A judge is sent the assignment, which it answers with a reply of ticket 0, then
+one question after another. Its replies go back to the worker as they are.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
+from workers.evaluation.tasks.task import Grade, Graded, Item
 
-from hpo.spec.tasks import AnyTask
-from workers.evaluation.tasks.task import Grade, Item
+ASSIGN, ASK, FORGET = b"assign", b"ask", b"forget"
+MEMORY_BYTES = 4 << 30
+"""Address space of a judge."""
+OUT_OF_MEMORY = 97
+"""Exit code of a judge whose memory does not suffice for a question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One thing that a judge does."""
 
-    serial: int
+    ticket: int
+    """Above 0, and never given twice."""
     index: int
     """Of the item."""
-    answer: str | None
+    answer: str | None = None
     """To be graded; None asks whether the item can be graded against at all."""
+    graded: Sequence[Graded] = ()
+    """All items with their grades asks for the measures of the set instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a judge made of the task (number 0) or of a question."""
+    """What a judge made of its assignment (ticket 0) or of a question."""
 
-    serial: int
+    ticket: int
     grade: Grade | None = None
     """Of an answer."""
     refused: str | None = None
-    """What is wrong with the task or the item; None when all is well."""
+    """What is wrong with the assignment, the item or the measures."""
+    categories: Sequence[str] = ()
+    """All that the grader gives, where an item was asked about."""
+    measures: Mapping[str, float] | None = None
+    """Of a whole set."""
     retiring: bool = False
     """The judge has grown and wants to be replaced."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What a judge works on for the rest of its life."""
-
-    task: AnyTask
-    items: Sequence[Item]
-    seconds: float
-    """Longest time that one question may take."""
-
-
-def encode_assignment(assignment: Assignment) -> bytes:
-    """As a line."""
-    items = [[i.prompt, i.reference, {**i.fields}, {**i.labels}] for i in assignment.items]
-    return _line([assignment.task.model_dump(mode="json"), items, assignment.seconds])
-
-
-def decode_assignment(line: bytes) -> Assignment:
-    """From a line."""
-    task, items, seconds = json.loads(line)
-    adapter: TypeAdapter[AnyTask] = TypeAdapter(AnyTask)
-    return Assignment(adapter.validate_python(task), [Item(*item) for item in items], seconds)
+    lost: str | None = None
+    """How the judge was lost over the question; from the dispatcher."""
+    unable: str | None = None
+    """Why no judge can start; from the dispatcher."""
+    given: bool = False
+    """Whether that is by what was given, and no fault of this machine's."""
 
 
 def encode_question(question: Question) -> bytes:
-    """As a line."""
-    return _line([question.serial, question.index, question.answer])
+    """As a line; graded items without what the assignment has told."""
+    graded = [[[*one.answers], [asdict(g) for g in one.grades]] for one in question.graded]
+    return encode_line([question.ticket, question.index, question.answer, graded])
 
 
-def decode_question(line: bytes) -> Question:
-    """From a line."""
-    return Question(*json.loads(line))
+def decode_question(line: bytes, items: Sequence[Item]) -> Question:
+    """From a line, with the assignment's items."""
+    ticket, index, answer, content = json.loads(line)
+    graded = [
+        Graded(item, answers, [Grade(**grade) for grade in grades])
+        for item, (answers, grades) in zip(items, content, strict=bool(content))
+    ]
+    return Question(ticket, index, answer, graded)
 
 
 def encode_reply(reply: Reply) -> bytes:
     """As a line.
 
-    Raises ValueError or TypeError for a grade that is no JSON.
+    Raises ValueError or TypeError for a grade or a measure that is no JSON.
     """
-    grade = None if reply.grade is None else asdict(reply.grade)
-    return _line([reply.serial, grade, reply.refused, reply.retiring])
+    return encode_line({key: value for key, value in asdict(reply).items() if value})
 
 
 def decode_reply(line: bytes) -> Reply:
-    """From a line."""
-    serial, grade, refused, retiring = json.loads(line)
-    return Reply(serial, None if grade is None else Grade(**grade), refused, retiring)
+    """From a line.
+
+    Raises ValueError, TypeError or AttributeError for anything else.
+    """
+    content = json.loads(line)
+    grade = content.pop("grade", None)
+    return Reply(**{"ticket": 0} | content, grade=None if grade is None else Grade(**grade))
 
 
-def _line(content: Any) -> bytes:
-    # Escaped, so that no text can hold a line's end and half a character gets through.
+def encode_line(content: Any) -> bytes:
+    """JSON in which no text can hold a line's end, and half a character gets through."""
     return json.dumps(content, allow_nan=False).encode("ascii") + b"\n"
+
+
+class Lines:
+    """Lines out of what a pipe gives."""
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+
+    def split(self, chunk: bytes) -> list[bytes]:
+        """The lines that are complete now, with their ends."""
+        if b"\n" not in chunk:
+            self._rest.append(chunk)
+            return []
+        *lines, rest = b"".join([*self._rest, chunk]).split(b"\n")
+        self._rest = [rest]
+        return [line + b"\n" for line in lines]

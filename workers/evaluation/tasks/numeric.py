@@ -1,41 +1,63 @@
-"""The last number of a text, for grading answers as GSM8K does."""
+"""Answers whose number is the reference's."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-MARK = "####"
-"""Stands before the final answer in GSM8K (arXiv:2110.14168)."""
-
-_DECIMAL = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
-# A minus after a digit, a letter or a closing bracket is a subtraction or a dash.
-_NUMBER = re.compile(
-    rf"(?:(?<![\w).,])(?P<sign>[-+\u2212])\$?)?(?P<decimal>{_DECIMAL})"
-    r"(?:[eE](?P<exponent>[-+]?\d{1,3})(?![\w.]))?"
-    r"(?:/(?P<denominator>\d+)(?![\d.]))?"
+from hpo.spec.errors import InputError
+from hpo.spec.tasks import NumericTask
+from workers.answers.marks import HASHES, marked_answer
+from workers.answers.numbers import Number, last_number, stated_number
+from workers.evaluation.tasks.task import (
+    CORRECT,
+    FORMAT_FAILURE,
+    WRONG_ANSWER,
+    Grade,
+    Graded,
+    Item,
 )
+from workers.evaluation.tasks.wording import right_or_wrong, shown
 
 
-def last_number(text: str) -> Fraction | None:
-    """The last number in `text`, or the first after the last `####`, exactly.
+class NumericGrader:
+    """The number of the answer is the reference's, within the tolerance."""
 
-    Understood are signs, thousands separators (`1,234`), decimals (`.5`),
-    exponents (`1e3`) and fractions (`3/4`); currency and percent signs are
-    passed over, so `50%` is 50. None where there is no number, or where it is
-    divided by zero.
-    """
-    _, mark, tail = text.rpartition(MARK)
-    found = list(_NUMBER.finditer(tail if mark else text))
-    if not found:
-        return None
-    return _value(found[0] if mark else found[-1])
+    categories: Sequence[str] = (CORRECT, WRONG_ANSWER, FORMAT_FAILURE)
+    cheap = True
+
+    def __init__(self, task: NumericTask) -> None:
+        # What is written: 0.1 is a tenth here.
+        self._tolerance = Fraction(str(task.tolerance))
+
+    def check(self, item: Item) -> None:
+        """Raise InputError for a reference without a number."""
+        if _value(item.reference) is None:
+            raise InputError(
+                f"reference {shown(item.reference)!r} holds no number, which task numeric needs; "
+                "allowed: a text with one, last or behind ####"
+            )
+
+    def grade(self, item: Item, answer: str) -> Grade:
+        """Judge one answer."""
+        number, wanted = number_of(answer), _value(item.reference)
+        if number is None or number.value is None:
+            return Grade(FORMAT_FAILURE, 0.0, None if number is None else number.text, "no number")
+        right = wanted is not None and abs(number.value - wanted) <= self._tolerance * abs(wanted)
+        return right_or_wrong(right, number.text)
+
+    def measures(self, graded: Sequence[Graded]) -> Mapping[str, float]:
+        """Nothing besides the accuracy."""
+        return {}
 
 
-def _value(match: re.Match[str]) -> Fraction | None:
-    value = Fraction(match["decimal"].replace(",", ""))
-    value *= Fraction(10) ** int(match["exponent"] or 0)
-    denominator = int(match["denominator"] or 1)
-    if denominator == 0:
-        return None
-    return -value / denominator if match["sign"] in ("-", "\u2212") else value / denominator
+def number_of(text: str) -> Number | None:
+    r"""The first number after the last `####`, else the last in a box or tags, else the last."""
+    marked = None if HASHES in text else marked_answer(text)
+    inside = None if marked is None else last_number(marked)
+    return stated_number(text) if inside is None else inside
+
+
+def _value(text: str) -> Fraction | None:
+    number = number_of(text)
+    return None if number is None else number.value

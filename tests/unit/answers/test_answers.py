@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.data.cleaning.answers import as_number, final_answer, last_number, same_answer
+from workers.answers.marks import final_answer
+from workers.answers.numbers import as_number, last_number
+from workers.answers.same import same_answer
 
 
 @pytest.mark.parametrize(
@@ -100,8 +102,15 @@ def test_answers_are_compared_as_texts_and_as_numbers(one: str, other: str, same
     assert same_answer(one, other) is same
 
 
-def test_the_last_number_is_given_as_it_is_written() -> None:
-    assert last_number("3 of them, so $1,250.50, in all.") == "$1,250.50"
-    assert last_number("10-3") == "3"
-    assert last_number("it is -3") == "-3"
-    assert last_number("none") is None
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("3 of them, so $1,250.50, in all.", "$1,250.50"),
+        ("10-3", "3"),
+        ("it is -3", "-3"),
+        ("none", None),
+    ],
+)
+def test_the_last_number_is_given_as_it_is_written(text: str, number: str | None) -> None:
+    found = last_number(text)
+    assert (found and found.text) == number

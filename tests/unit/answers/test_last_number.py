@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from workers.evaluation.tasks.numeric import last_number
+from workers.answers.numbers import stated_number
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,12 @@ from workers.evaluation.tasks.numeric import last_number
     ],
 )
 def test_number(text: str, value: Fraction | int) -> None:
-    assert last_number(text) == value
+    number = stated_number(text)
+    assert number is not None
+    assert number.value == value
 
 
 @pytest.mark.parametrize("text", ["", "none", "7 and ####", "#### none", "1/0", "..."])
 def test_no_number(text: str) -> None:
-    assert last_number(text) is None
+    number = stated_number(text)
+    assert number is None or number.value is None

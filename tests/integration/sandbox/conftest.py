@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from sandbox_lab import server, socket_folder
+
+from workers.evaluation.sandbox.bubblewrap import BubblewrapSandbox
+from workers.evaluation.sandbox.container import ContainerSandbox
+from workers.evaluation.sandbox.run import Sandbox
+from workers.evaluation.sandbox.sandbox import find_sandbox
+
+NEEDS_ROOT = "the socket's folder is closed to the server's user, whom only root is not"
+
+
+@pytest.fixture(scope="session")
+def bubblewrap() -> BubblewrapSandbox:
+    sandbox = find_sandbox()
+    assert isinstance(sandbox, BubblewrapSandbox)
+    return sandbox
+
+
+@pytest.fixture(scope="session")
+def container() -> Iterator[ContainerSandbox]:
+    if os.geteuid() != 0:
+        pytest.skip(NEEDS_ROOT)
+    with socket_folder() as folder, server(folder):
+        yield ContainerSandbox(str(folder / "socket"))
+
+
+@pytest.fixture(params=["bubblewrap", "container"])
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    """Each of the two in turn."""
+    chosen: Sandbox = request.getfixturevalue(request.param)
+    return chosen

@@ -1,0 +1,107 @@
+"""Both kinds of sandboxes, and what is seen of them from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from workers.evaluation.sandbox.run import Limits, Program, Run, Sandbox
+
+ROOT = Path(__file__).resolve().parents[3]
+BURIAL_SECONDS = 10
+LIMITS = Limits(seconds=20.0, memory_mib=256, threads=16, output_bytes=1 << 20)
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The container's server as the first process of namespaces of its own.
+
+    Its files are this machine's, read-only; compose's image is another test's.
+    """
+    bwrap = shutil.which("bwrap")
+    assert bwrap is not None
+    namespaces = [f"--unshare-{name}" for name in ("user", "pid", "ipc", "net", "uts")]
+    files = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
+    socket = ["--tmpfs", "/run", "--bind", str(folder), "/run/sandbox", "--remount-ro", "/run"]
+    python = [sys.executable, "-m", "workers.evaluation.sandbox.server", "/run/sandbox/socket"]
+    command = [bwrap, *namespaces, "--as-pid-1", "--die-with-parent", "--cap-drop", "ALL"]
+    process = subprocess.Popen(
+        [*command, *files, *socket, "--uid", "65534", "--gid", "65534", "--", *python],
+        stdout=subprocess.DEVNULL,
+        env={"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def socket_folder() -> Iterator[Path]:
+    """A folder for a socket, whose path must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="hpo-sandbox-"))
+    try:
+        yield folder
+    finally:
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+
+
+def run(sandbox: Sandbox, code: str, limits: Limits = LIMITS, stdin: bytes = b"") -> Run:
+    """Run a script."""
+    return sandbox.run(Program(code), stdin, limits)
+
+
+def works(sandbox: Sandbox) -> bool:
+    """Whether an honest program still does what it should."""
+    return run(sandbox, "print(sum(range(10)))").output == b"45\n"
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Processes:
+    """Processes below this one that were seen while something ran."""
+
+    def __init__(self) -> None:
+        self._before = set(psutil.Process().children(recursive=True))
+        self.seen: set[psutil.Process] = set()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Look again and again."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self._look, args=(stop,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def left(self) -> set[psutil.Process]:
+        """Those that still run; the dead may wait a moment for the machine to bury them."""
+        now = set(psutil.Process().children(recursive=True)) - self._before
+        left = {process for process in now | self.seen if _alive(process)}
+        _, unburied = psutil.wait_procs(self.seen - left, timeout=BURIAL_SECONDS)
+        return left | set(unburied)
+
+    def _look(self, stop: threading.Event) -> None:
+        me = psutil.Process(os.getpid())
+        while not stop.wait(0.01):
+            self.seen |= set(me.children(recursive=True)) - self._before

@@ -1,0 +1,36 @@
+"""A task with its items, as judges are told it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from hpo.spec.tasks import AnyTask
+from workers.evaluation.grading.messages import encode_line
+from workers.evaluation.tasks.task import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a judge works on for the rest of its life."""
+
+    task: AnyTask
+    items: Sequence[Item]
+    seconds: float
+    """Longest time that one question may take."""
+
+
+def encode_assignment(assignment: Assignment) -> bytes:
+    """As a line."""
+    items = [[i.prompt, i.reference, {**i.fields}, {**i.labels}] for i in assignment.items]
+    return encode_line([assignment.task.model_dump(mode="json"), items, assignment.seconds])
+
+
+def decode_assignment(line: bytes) -> Assignment:
+    """From a line."""
+    task, items, seconds = json.loads(line)
+    adapter: TypeAdapter[AnyTask] = TypeAdapter(AnyTask)
+    return Assignment(adapter.validate_python(task), [Item(*item) for item in items], seconds)

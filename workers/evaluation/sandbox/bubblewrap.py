@@ -1,0 +1,147 @@
+"""A sandbox made by bubblewrap: namespaces of its own, nothing but Python inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import select
+import signal
+import subprocess
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.evaluation.sandbox import bootstrap
+from workers.evaluation.sandbox.interpreter import Interpreter
+from workers.evaluation.sandbox.run import FILES_MIB, Limits, Program, Run
+from workers.evaluation.sandbox.seccomp import seccomp_filter
+from workers.evaluation.sandbox.supervise import Launch, Order, sealed_file, supervise
+
+_BOOTSTRAP = "/bootstrap.py"
+_NULL = "/dev/null"
+_END_SECONDS = 30.0
+_NOBODY = 65534
+# Above the ranges that Linux distributions and systemd hand out.
+_FIRST_USER, _USERS = 0x78000000, 0x01000000
+_ALL_USERS = ["0", "0", "4294967295"]
+
+
+@dataclass(frozen=True, slots=True)
+class BubblewrapSandbox:
+    """Each run has its own namespaces, limits and, started by root, its own user."""
+
+    program: str
+    """Path of `bwrap`, 0.7 or later."""
+    interpreter: Interpreter
+
+    def run(self, program: Program, stdin: bytes, limits: Limits) -> Run:
+        """Run a program to its end; see `Sandbox`."""
+        user = _new_user()
+        order = Order(program, limits, user, count_threads=user is not None or _counted_apart())
+        with ExitStack() as stack:
+            filter_fd = sealed_file(stack, seccomp_filter())
+            info_fd, info_end = os.pipe2(os.O_CLOEXEC)
+            stack.callback(os.close, info_fd)
+            stack.callback(os.close, info_end)
+            tail = ["--seccomp", str(filter_fd), "--info-fd", str(info_end), "--"]
+            start = [self.program, *_isolation(user), *_files(self.interpreter), *tail]
+            python = [*self.interpreter.command, _BOOTSTRAP]
+            launch = Launch(
+                command=lambda *descriptors: [*start, *python, *map(str, descriptors)],
+                environment=self.interpreter.environment,
+                descriptors=(filter_fd, info_end),
+                end=lambda process: _end(process, info_fd),
+            )
+            return supervise(launch, order, stdin)
+
+
+def _isolation(user: int | None) -> list[str]:
+    """Options for namespaces and privileges."""
+    options = ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    for namespace in ("ipc", "pid", "net", "uts", "cgroup-try"):
+        options.append(f"--unshare-{namespace}")
+    if user is None:
+        return [*options, "--unshare-user", "--uid", str(_NOBODY), "--gid", str(_NOBODY)]
+    # To become that user; with it these privileges go too.
+    return [*options, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+
+
+def _files(interpreter: Interpreter) -> list[str]:
+    """Options for the files inside; there is no /proc, and of the devices one."""
+    shown = [*interpreter.folders, *interpreter.loaders]
+    if not any(Path(interpreter.executable).is_relative_to(path) for path in shown):
+        shown.append(interpreter.executable)
+    options = []
+    # Those that bwrap makes by itself, its own user alone may pass.
+    for folder in sorted({parent for path in (*shown, _NULL) for parent in Path(path).parents}):
+        options += ["--perms", "0755", "--dir", str(folder)]
+    for path in shown:
+        options += ["--ro-bind", path, path]
+    for path in interpreter.hidden:
+        options += ["--tmpfs", path, "--remount-ro", path]
+    options += ["--ro-bind", str(Path(bootstrap.__file__).resolve()), _BOOTSTRAP]
+    options += ["--dev-bind", _NULL, _NULL]
+    options += ["--perms", "1777", "--size", str(FILES_MIB << 20), "--tmpfs", "/tmp"]
+    return [*options, "--remount-ro", "/", "--chdir", "/tmp"]
+
+
+def _new_user() -> int | None:
+    """A user whom nobody else is, for root to become; None for anybody else.
+
+    As root, limits on the number of threads would not hold; as a user that runs
+    other things they would count those.
+    """
+    if os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != _ALL_USERS:
+        return None
+    return _FIRST_USER + secrets.randbelow(_USERS)
+
+
+def _counted_apart() -> bool:
+    """Whether each user namespace counts its own threads, as since Linux 5.14."""
+    major, minor = platform.release().split(".")[:2]
+    return (int(major), int(minor.partition("-")[0])) >= (5, 14)
+
+
+def _end(process: subprocess.Popen[bytes], info_fd: int) -> None:
+    """Kill the first process inside, with which all others die, and wait for that."""
+    if process.returncode is not None:
+        return
+    first = _first_inside(process, info_fd)
+    if first is not None:
+        try:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(first, signal.SIGKILL)
+            select.select([first], [], [], _END_SECONDS)
+        finally:
+            os.close(first)
+    process.kill()
+
+
+def _first_inside(process: subprocess.Popen[bytes], info_fd: int) -> int | None:
+    """A descriptor of PID 1 of the namespace; None when it is gone or never was."""
+    # Killed before it has told of its child, bwrap would leave that one waiting.
+    bwrap = os.pidfd_open(process.pid)
+    try:
+        ready, _, _ = select.select([info_fd, bwrap], [], [], _END_SECONDS)
+    finally:
+        os.close(bwrap)
+    if info_fd not in ready:
+        return None
+    number: int = json.loads(os.read(info_fd, 1 << 12))["child-pid"]
+    with suppress(ProcessLookupError):
+        first = os.pidfd_open(number)
+        if _parent(number) == process.pid:
+            return first
+        os.close(first)
+    return None
+
+
+def _parent(number: int) -> int | None:
+    """The parent of a process; a number may have passed on to another one."""
+    try:
+        status = Path(f"/proc/{number}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(status.rpartition(")")[2].split()[1])
