@@ -19,7 +19,8 @@ from hpo.cli.values import (
     with_interval,
 )
 from hpo.results.answers import GradedAnswers
-from hpo.results.comparison import Accuracy, Comparison, Pair
+from hpo.results.comparison import Accuracy, Comparison
+from hpo.results.pairs import Pair
 from hpo.statistics.paired import PairedDifference
 
 SMALLEST_P = 1e-300
@@ -99,6 +100,8 @@ def _score_table(comparison: Comparison, console: Console) -> Table:
         table.add_row("accuracy", *cells, f"{signed(found.difference)} ({_ends(found)})")
     for name, pair in comparison.scores().items():
         table.add_row(*_row(name, pair))
+    if comparison.truncated().difference is not None:
+        table.add_row(*_row("cut answers", comparison.truncated()))
     return table
 
 

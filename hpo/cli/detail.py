@@ -19,8 +19,8 @@ from hpo.cli.values import (
     verdict_words,
     with_interval,
 )
-from hpo.results.comparison import natural
 from hpo.results.detail import TrialDetail, seconds
+from hpo.results.pairs import natural
 from hpo.search.graded import in_order
 from storage.records import EvaluationRecord
 

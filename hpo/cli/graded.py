@@ -12,6 +12,7 @@ from hpo.search.graded import StoredAnswers, StoredItem, StoredSample
 PROMPT, ANSWER = 300, 200
 """Characters that are shown of a changed item's prompt, and of an answer to it."""
 OMITTED = "(its text was not stored: evaluation.answers_kib bounds what is)"
+EMPTY = "(empty)"
 
 
 def full_lines(answers: StoredAnswers, item: StoredItem) -> Iterator[str]:
@@ -21,7 +22,7 @@ def full_lines(answers: StoredAnswers, item: StoredItem) -> Iterator[str]:
     yield from _block("reference", item.reference)
     for index, sample in enumerate(answers.samples):
         name = "answer" if len(answers.samples) == 1 else f"answer {index}"
-        yield from _block(name, OMITTED if answers.omitted else sample.text)
+        yield from _block(name, OMITTED if answers.omitted else sample.text or EMPTY)
         yield f"  graded: {_grade(sample)}"
     yield ""
 
@@ -56,7 +57,7 @@ def _short(answers: StoredAnswers | None) -> str:
     if answers is None or not answers.samples:
         return "no answer"
     first = answers.samples[0]
-    text = OMITTED if answers.omitted else shortened(first.text, ANSWER)
+    text = OMITTED if answers.omitted else shortened(first.text, ANSWER) or EMPTY
     more = len(answers.samples) - 1
     return f"{_words(first.category)}: {text}" + (f" (and {more} more)" if more else "")
 

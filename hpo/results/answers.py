@@ -62,7 +62,7 @@ def require_answers(store: AnswerStore, chosen: Side | None) -> GradedAnswers:
     found = read_answers(store, chosen.record)
     if found is None:
         raise StudyError(
-            f"no graded answers of the {chosen.name} are stored: the study has no generation set, "
+            f"no graded answers of {chosen.name} are stored: the study has no generation set, "
             "evaluation.answers_kib is 0 or too little, or an earlier version scored it"
         )
     return found

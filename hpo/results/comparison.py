@@ -5,18 +5,17 @@ Works on the stored results alone.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
+from hpo.results.pairs import Pair, Result, natural, pair_of
 from hpo.search.graded import in_order
 from hpo.spec.errors import StudyError
 from hpo.statistics.paired import McNemar, PairedDifference, mcnemar, paired_bootstrap
 from storage.records import EvaluationRecord
 
-Result = Mapping[str, Any]
 Difference = dict[str, Any] | None
 CONFIDENCE = 0.95
 RIGHT = 1.0
@@ -31,36 +30,6 @@ class Side:
     number: int | None
     """The trial's number; None for the base model."""
     record: EvaluationRecord
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A number of both sides; None where a side has none that is finite."""
-
-    before: float | None
-    after: float | None
-
-    @property
-    def difference(self) -> float | None:
-        """After less before."""
-        if self.before is None or self.after is None:
-            return None
-        return self.after - self.before
-
-    @property
-    def relative(self) -> float | None:
-        """The difference as a share of what was before; None against nothing."""
-        difference = self.difference
-        return difference / self.before if difference is not None and self.before else None
-
-    def as_dict(self) -> dict[str, float | None]:
-        """Plain values for JSON."""
-        return {
-            "before": self.before,
-            "after": self.after,
-            "difference": self.difference,
-            "relative": self.relative,
-        }
 
 
 @dataclass(frozen=True)
@@ -99,25 +68,27 @@ class Comparison:
     def scores(self) -> dict[str, Pair]:
         """Loss, perplexity and what the task measures, by name."""
         before, after = _result(self.before), _result(self.after)
-        pairs = {name: _pair(before, after, name) for name in ("loss", "perplexity")}
+        pairs = {name: pair_of(before, after, name) for name in ("loss", "perplexity")}
         first, second = before.get("measures") or {}, after.get("measures") or {}
         names = sorted(first | second, key=natural)
-        return pairs | {name: _pair(first, second, name) for name in names}
+        return pairs | {name: pair_of(first, second, name) for name in names}
 
     def counts(self) -> dict[str, Pair]:
-        """Answers by category, and those that were cut."""
+        """Answers by category."""
         first, second = (_result(side).get("categories") or {} for side in self._sides)
         names = in_order(first | second)
-        counts = {name: Pair(first.get(name, 0), second.get(name, 0)) for name in names}
-        cut = _pair(_result(self.before), _result(self.after), "truncated")
-        return counts | ({} if cut.before is None or cut.after is None else {"truncated": cut})
+        return {name: Pair(first.get(name, 0), second.get(name, 0)) for name in names}
+
+    def truncated(self) -> Pair:
+        """Answers that reached the limit of tokens."""
+        return pair_of(_result(self.before), _result(self.after), "truncated")
 
     def breakdown(self) -> dict[str, dict[str, Pair]]:
         """Accuracies by field and value."""
         first, second = (_result(side).get("by") or {} for side in self._sides)
         return {
             name: {
-                value: _pair(first[name].get(value, {}), second[name].get(value, {}), "accuracy")
+                value: pair_of(first[name].get(value, {}), second[name].get(value, {}), "accuracy")
                 for value in sorted(first[name] | second[name], key=natural)
             }
             for name in sorted(first.keys() & second.keys())
@@ -135,17 +106,12 @@ class Comparison:
             "accuracy": accuracy_dict(self.accuracy) if self.accuracy else None,
             "scores": {name: pair.as_dict() for name, pair in self.scores().items()},
             "categories": {name: pair.as_dict() for name, pair in self.counts().items()},
+            "truncated": self.truncated().as_dict(),
             "by": {
                 name: {value: pair.as_dict() for value, pair in values.items()}
                 for name, values in self.breakdown().items()
             },
         }
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """Sorts `level 2` before `level 10`."""
-    parts = re.split(r"(\d+)", text)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def compare(before: Side, after: Side) -> Comparison:
@@ -158,7 +124,7 @@ def compare(before: Side, after: Side) -> Comparison:
     for side, found, other in ((before, first, after), (after, second, before)):
         if not found and (first or second):
             raise StudyError(
-                f"the {side.name} has no graded answers to compare with those of the {other.name}"
+                f"{side.name} has no graded answers to compare with those of {other.name}"
             )
     if not first:
         return Comparison(before, after, None)
@@ -175,7 +141,7 @@ def against_base(base: EvaluationRecord | None, best: EvaluationRecord | None) -
     if base is None or base.result is None or best is None or best.result is None:
         return None
     sides = Side("base model", None, base), Side("best trial", best.number, best)
-    difference: dict[str, Any] = {"loss": _pair(base.result, best.result, "loss").as_dict()}
+    difference: dict[str, Any] = {"loss": pair_of(base.result, best.result, "loss").as_dict()}
     try:
         accuracy = compare(*sides).accuracy
     except StudyError:
@@ -212,7 +178,7 @@ def _accuracy(before: Sequence[float], after: Sequence[float]) -> Accuracy:
     by_size = sorted(changes, key=lambda change: -abs(change.after - change.before))
     return Accuracy(
         items=len(changes),
-        share=Pair(sum(before) / len(before), sum(after) / len(after)),
+        share=Pair(fmean(before), fmean(after)),
         difference=paired_bootstrap(before, after),
         test=_mcnemar(before, after),
         improved=tuple(change for change in by_size if change.after > change.before),
@@ -228,9 +194,10 @@ def _mcnemar(before: Sequence[float], after: Sequence[float]) -> McNemar | None:
 
 def _require_same(before: Side, after: Side) -> None:
     """Both must have been asked the same, in the same way. Raises StudyError."""
-    for difference in _differences(_result(before), _result(after)):
+    difference = next(_differences(_result(before), _result(after)), None)
+    if difference is not None:
         raise StudyError(
-            f"the {before.name} and the {after.name} cannot be compared: {difference}; allowed: "
+            f"{before.name} and {after.name} cannot be compared: {difference}; allowed: "
             "evaluations of the same items, decoded alike"
         )
 
@@ -263,17 +230,3 @@ def _side(side: Side) -> dict[str, Any]:
 
 def _result(side: Side) -> Result:
     return side.record.result or {}
-
-
-def _pair(before: Result, after: Result, name: str) -> Pair:
-    return Pair(_finite(before.get(name)), _finite(after.get(name)))
-
-
-def _finite(value: object) -> float | None:
-    """A stored number; JSON has words for what is not finite."""
-    if value is None:
-        return None
-    number = float(str(value))
-    if not math.isfinite(number):
-        return None
-    return value if isinstance(value, int) else number

@@ -14,7 +14,7 @@ Kind = Literal["number", "formula", "words"]
 # something and not before a digit, so that "$5 and $10" holds none (as in Pandoc).
 _DELIMITED = re.compile(
     r"\$\$(?P<display>[^$]+)\$\$"
-    r"|(?<![\\$])\$(?![\s$])(?P<inline>[^$\n]*[^$\s\\])\$(?![\d$])"
+    r"|(?<![\\$])\$(?![\s$])(?P<inline>(?:[^$\n\\]|\\.)+)(?<!\s)\$(?![\d$])"
     r"|\\\[(?P<bracket>(?:[^\\]|\\[^\[\]])+)\\\]"
     r"|\\\((?P<parenthesis>(?:[^\\]|\\[^()])+)\\\)"
 )

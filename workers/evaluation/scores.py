@@ -12,7 +12,7 @@ from typing import Any
 from hpo.spec.study import Metric
 from hpo.statistics.interval import accuracy_interval
 from hpo.statistics.pass_at_k import pass_at_k
-from workers.data.batches.loss import LossResult
+from workers.data.batches.loss import BucketLoss, LossResult
 from workers.evaluation.sets import GenerationSet
 from workers.evaluation.tasks.task import Graded
 
@@ -133,17 +133,6 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class BucketLoss:
-    """The loss over examples of a length."""
-
-    longest: int | None
-    """Tokens up to which an example belongs here; None for all that are longer."""
-    examples: int
-    tokens: int
-    loss: float
-
-
-@dataclass(frozen=True)
 class Scores:
     """What is known about a checkpoint."""
 
@@ -172,18 +161,13 @@ class Scores:
         memory: Mapping[str, str],
     ) -> Scores:
         """Of a loss and of what the answers are worth."""
-        by_length = tuple(
-            BucketLoss(part.longest, part.examples, part.tokens, part.total / part.tokens)
-            for part in loss.by_length(buckets)
-            if part.tokens
-        )
         return cls(
             loss=loss.mean,
             loss_total=loss.total,
             loss_tokens=loss.tokens,
             perplexity=loss.perplexity,
             timings=timings,
-            loss_by_length=by_length,
+            loss_by_length=tuple(loss.by_length(buckets)),
             answered=answered,
             memory=memory,
         )
@@ -211,9 +195,7 @@ class Scores:
             "loss_total": _json_number(self.loss_total),
             "loss_tokens": self.loss_tokens,
             "perplexity": _json_number(self.perplexity),
-            "loss_by_length": [
-                asdict(part) | {"loss": _json_number(part.loss)} for part in self.loss_by_length
-            ],
+            "loss_by_length": [_bucket(part) for part in self.loss_by_length],
             "timings": asdict(self.timings) | {"overhead": self.timings.overhead},
             "memory": dict(self.memory),
             "accuracy": None,
@@ -221,6 +203,11 @@ class Scores:
         if self.reason is not None:
             plain["reason"] = self.reason
         return plain if self.answered is None else plain | self.answered.as_dict()
+
+
+def _bucket(part: BucketLoss) -> dict[str, Any]:
+    counts = {"longest": part.longest, "examples": part.examples, "tokens": part.tokens}
+    return counts | {"loss": _json_number(part.total / part.tokens)}
 
 
 def _mean_score(one: Graded) -> float:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from workers.evaluation.grading.grader import Grader
+from hpo.spec.tasks import MathTask
+from workers.evaluation.grading.pool import GradingPool
+from workers.evaluation.tasks.task import NOT_GRADABLE, Item
 
+MATH = MathTask(type="math")
 CASES = [
     (r"so \boxed{\frac{1}{2}}", r"\boxed{0.5}", True),
     (r"first $3$, then \boxed{4}, as $5 > 4$", "4", True),
@@ -27,39 +28,39 @@ CASES = [
     ("no idea", "8", False),
     (r"\boxed{\frac{1}{0}", "8", False),
 ]
+ITEMS = [Item("", reference) for _, reference, _ in CASES]
 
 
 @pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(2) as grader:
-        yield grader
+def pool() -> Iterator[GradingPool]:
+    with GradingPool(2, item_seconds=20) as pool:
+        yield pool
 
 
-def test_answers(grader: Grader) -> None:
-    answers, references, wanted = zip(*CASES, strict=True)
-    assert grader.grade("math", answers, references) == list(wanted)
+def right_ones(pool: GradingPool) -> list[bool]:
+    with pool.begin(MATH, ITEMS) as grading:
+        for index, (answer, _, _) in enumerate(CASES):
+            grading.submit(index, 0, answer)
+        return [grade.score == 1 for (grade,) in grading.grades()]
 
 
-def test_grading_off_the_main_thread(grader: Grader) -> None:
+def test_answers(pool: GradingPool) -> None:
+    assert right_ones(pool) == [right for _, _, right in CASES]
+
+
+def test_grading_off_the_main_thread(pool: GradingPool) -> None:
     graded: list[list[bool]] = []
-    thread = threading.Thread(
-        target=lambda: graded.append(grader.grade("math", [r"\boxed{0.5}"], [r"\frac12"]))
-    )
+    thread = threading.Thread(target=lambda: graded.append(right_ones(pool)))
     thread.start()
-    thread.join(60)
-    assert graded == [[True]]
+    thread.join(120)
+    assert graded == [[right for _, _, right in CASES]]
 
 
-def test_an_endless_item_is_wrong_and_the_next_is_judged() -> None:
+def test_an_endless_item_is_not_gradable_and_the_next_is_judged() -> None:
     endless = r"\boxed{9^{9^{9^{9^{9}}}} + 1}"
-    with Grader(1, item_seconds=1.0) as grader:
-        assert grader.grade("math", [endless, "7.0"], ["8", "7"]) == [False, True]
-
-
-def test_judges_need_neither_torch_nor_vllm() -> None:
-    code = (
-        "import sys; from workers.evaluation.grading.math_judge import is_right;"
-        "is_right('1', '2');"
-        "sys.exit(bool({'torch', 'vllm', 'transformers'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with GradingPool(1, item_seconds=2) as pool, pool.begin(MATH, [Item("", "8")] * 2) as grading:
+        grading.submit(0, 0, endless)
+        grading.submit(1, 0, "8.0")
+        (lost,), (right,) = grading.grades()
+    assert (lost.category, lost.detail) == (NOT_GRADABLE, "the grader took more than 2 s")
+    assert right.score == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,7 @@ from evaluation_lab import EXAMPLES, MAX_NEW_TOKENS, PROMPTS
 
 from hpo.spec.study import EvaluationSpec, Every, ModelSpec
 from hpo.spec.tasks import Decoding
+from storage.checkpoints import CheckpointError
 from workers.data.batches.loss import LossResult
 from workers.evaluation.engines.likelihood import (
     Likelihood,
@@ -71,8 +72,6 @@ class Family:
 
     def engine(self, *, plain: bool = True) -> GenerationEngine:
         """vLLM on the base."""
-        from contextlib import nullcontext
-
         from workers.evaluation.engines.generation import GenerationEngine
 
         options = evaluation_options(
@@ -108,7 +107,7 @@ class Family:
             "pad_token_id": vocabulary - 1,
             "initializer_range": 0.3,
         }
-        config: Any = {
+        configs: Any = {
             # Biases wherever there may be some.
             "llama": lambda: LlamaConfig(
                 **sizes,
@@ -117,8 +116,10 @@ class Family:
             ),
             "mistral": lambda: MistralConfig(**sizes, sliding_window=8),
             "qwen2": lambda: Qwen2Config(**sizes),
-        }[self.architecture]()
-        model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        }
+        model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            configs[self.architecture]()
+        )
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 parameter.data.normal_(std=0.3)
@@ -161,8 +162,9 @@ def reload(engine: GenerationEngine, folder: Path) -> None:
     [
         ("qwen2", True, True, "float32"),
         ("llama", False, False, "float32"),
-        ("mistral", True, False, "float32"),
-        ("llama", True, True, "bfloat16"),
+        ("mistral", True, False, "bfloat16"),
+        pytest.param("mistral", True, False, "float32", marks=pytest.mark.exhaustive),
+        pytest.param("llama", True, True, "bfloat16", marks=pytest.mark.exhaustive),
         pytest.param("qwen2", False, True, "float32", marks=pytest.mark.exhaustive),
         pytest.param("qwen2", True, False, "float32", marks=pytest.mark.exhaustive),
         pytest.param("llama", True, True, "float32", marks=pytest.mark.exhaustive),
@@ -230,36 +232,18 @@ def test_a_new_engine_is_followed(tmp_path: Path) -> None:
         engine.rebuild()
         views.follow(engine.module)
         assert loss_of(views) == wanted
+        refuse_an_adapter(family, views)
+        assert loss_of(views) == wanted
         reload(engine, family.model(1))
         assert loss_of(views) == loss_of(family.copy(1))
 
 
-def test_an_adapter_that_peft_refuses_leaves_the_views(tmp_path: Path) -> None:
-    family = Family(tmp_path, "qwen2", tied=True, lora=False)
+def refuse_an_adapter(family: Family, views: LikelihoodViews) -> None:
+    """Attach an adapter whose tensors are not those of its configuration."""
     adapter = family.adapter(7)
     config = adapter / "adapter_config.json"
     config.write_text(config.read_text().replace('"r": 4', '"r": 5'))
-    from storage.checkpoints import CheckpointError
-
-    with closing(family.engine()) as engine:
-        views = family.views(engine)
-        wanted, where = loss_of(views), addresses(views)
-        with pytest.raises(CheckpointError, match="peft refused the adapter"):
-            views.attach(adapter)
-        assert loss_of(views) == wanted
-        assert addresses(views) == where
-        reload(engine, family.model(1))
-        assert loss_of(views) == loss_of(family.copy(1))
-
-
-def test_memory_does_not_grow_with_reloads(tmp_path: Path) -> None:
-    family = Family(tmp_path, "llama", tied=True, lora=False)
-    with closing(family.engine()) as engine:
-        views = family.views(engine)
-        held = {p.untyped_storage().data_ptr() for p in engine.module.parameters()}
-        for seed in (1, 2) * 5:
-            reload(engine, family.model(seed))
-            views.follow(engine.module)
-            read = {p.untyped_storage().data_ptr() for p in views.model.parameters()}
-            assert read <= held
-        assert {p.untyped_storage().data_ptr() for p in engine.module.parameters()} == held
+    where = addresses(views)
+    with pytest.raises(CheckpointError, match="peft refused the adapter"):
+        views.attach(adapter)
+    assert addresses(views) == where

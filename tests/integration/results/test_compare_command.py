@@ -205,7 +205,7 @@ def test_results_of_an_earlier_version_are_shown(played: PlayedStudy) -> None:
     assert "rank 1 of 1 at 100: goes on" in printed
     assert "nan" in hpo("trial", "show", "played", "2")
     assert "why it was bug" in hpo("trial", "show", "played", "3")
-    with pytest.raises(StudyError, match="no graded answers of the trial 0, batch 5 are stored"):
+    with pytest.raises(StudyError, match="no graded answers of trial 0, batch 5 are stored"):
         hpo("trial", "show", "played", "0", "--answers", "1")
     with pytest.raises(StudyError, match="nothing was evaluated"):
         hpo("trial", "show", "played", "3", "--answers", "1")

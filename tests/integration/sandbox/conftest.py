@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from sandbox_lab import server, socket_folder
+from sandbox_lab import server, socket_folder, works
 
 from workers.evaluation.sandbox.bubblewrap import BubblewrapSandbox
 from workers.evaluation.sandbox.container import ContainerSandbox
@@ -26,7 +26,9 @@ def container() -> Iterator[ContainerSandbox]:
     if os.geteuid() != 0:
         pytest.skip(NEEDS_ROOT)
     with socket_folder() as folder, server(folder):
-        yield ContainerSandbox(str(folder / "socket"))
+        sandbox = ContainerSandbox(str(folder / "socket"))
+        assert works(sandbox)
+        yield sandbox
 
 
 @pytest.fixture(params=["bubblewrap", "container"])

@@ -17,28 +17,34 @@ import psutil
 from workers.evaluation.sandbox.run import Limits, Program, Run, Sandbox
 
 ROOT = Path(__file__).resolve().parents[3]
-BURIAL_SECONDS = 10
+NOBODY = 65534
+FILES_BYTES = 16 << 20
 LIMITS = Limits(seconds=20.0, memory_mib=256, threads=16, output_bytes=1 << 20)
 
 
 @contextmanager
 def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The container's server as the first process of namespaces of its own.
+    """The container's server as the first process of namespaces of its own; needs root.
 
-    Its files are this machine's, read-only; compose's image is another test's.
+    As in compose it is another user than its clients. Its files are this machine's,
+    read-only; those of the image are another test's.
     """
     bwrap = shutil.which("bwrap")
     assert bwrap is not None
     namespaces = [f"--unshare-{name}" for name in ("user", "pid", "ipc", "net", "uts")]
-    files = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
+    files = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+    for path in ("/tmp", "/dev/shm"):
+        files += ["--perms", "1777", "--size", str(FILES_BYTES), "--tmpfs", path]
     socket = ["--tmpfs", "/run", "--bind", str(folder), "/run/sandbox", "--remount-ro", "/run"]
     python = [sys.executable, "-m", "workers.evaluation.sandbox.server", "/run/sandbox/socket"]
-    command = [bwrap, *namespaces, "--as-pid-1", "--die-with-parent", "--cap-drop", "ALL"]
     process = subprocess.Popen(
-        [*command, *files, *socket, "--uid", "65534", "--gid", "65534", "--", *python],
+        [bwrap, *namespaces, "--as-pid-1", "--die-with-parent", *files, *socket, "--", *python],
         stdout=subprocess.DEVNULL,
         env={"PYTHONPATH": str(ROOT)},
         cwd=ROOT,
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
     )
     with process:
         try:
@@ -51,6 +57,7 @@ def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 def socket_folder() -> Iterator[Path]:
     """A folder for a socket, whose path must be short."""
     folder = Path(tempfile.mkdtemp(prefix="hpo-sandbox-"))
+    os.chown(folder, NOBODY, NOBODY)
     try:
         yield folder
     finally:
@@ -95,11 +102,9 @@ class Processes:
             thread.join()
 
     def left(self) -> set[psutil.Process]:
-        """Those that still run; the dead may wait a moment for the machine to bury them."""
+        """Those that still run; a zombie is dead, the machine has only to note it."""
         now = set(psutil.Process().children(recursive=True)) - self._before
-        left = {process for process in now | self.seen if _alive(process)}
-        _, unburied = psutil.wait_procs(self.seen - left, timeout=BURIAL_SECONDS)
-        return left | set(unburied)
+        return {process for process in now | self.seen if _alive(process)}
 
     def _look(self, stop: threading.Event) -> None:
         me = psutil.Process(os.getpid())

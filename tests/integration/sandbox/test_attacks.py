@@ -110,7 +110,7 @@ def test_what_is_in_there_and_what_not(bubblewrap: BubblewrapSandbox) -> None:
     )
     done = run(bubblewrap, code)
     lines = done.output.decode().splitlines()
-    assert lines[:3] == ["['LD_LIBRARY_PATH', 'PYTHONHASHSEED'] /tmp []", "False", "[]"]
+    assert lines[:3] == ["['LD_LIBRARY_PATH', 'PWD', 'PYTHONHASHSEED'] /tmp []", "False", "[]"]
     assert done.errors.endswith(b"No module named 'torch'\n")
 
 

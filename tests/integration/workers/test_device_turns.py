@@ -136,13 +136,15 @@ def test_work_ends_when_its_turn_is_lost_and_is_done_anew(
     party: Callable[[], Party], database: Database
 ) -> None:
     evaluator = party()
-    with (
-        pytest.raises(TurnLost, match="cuda:0 was lost"),
-        evaluator.turns.mine("scoring", lambda: None) as progress,
-    ):
-        progress()
-        cut(database)
-        progress()
+
+    def score() -> None:
+        with evaluator.turns.mine("scoring", lambda: None) as progress:
+            progress()
+            cut(database)
+            progress()
+
+    with pytest.raises(TurnLost, match="cuda:0 was lost"):
+        score()
     assert evaluator.done == ["laid down"]
     assert evaluator.turns.disturbed()
     with evaluator.turns.mine("scoring", lambda: None) as progress:
@@ -177,9 +179,14 @@ def test_a_stop_is_seen_while_waiting(party: Callable[[], Party]) -> None:
 
 def test_what_fails_gives_the_device_back(party: Callable[[], Party]) -> None:
     trainer, evaluator = party(), party()
-    with pytest.raises(ValueError, match="no"), evaluator.turns.mine("scoring", lambda: None):
-        assert not trainer.ready()
-        raise ValueError("no")
+
+    def score() -> None:
+        with evaluator.turns.mine("scoring", lambda: None):
+            assert not trainer.ready()
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        score()
     assert trainer.ready()
 
 

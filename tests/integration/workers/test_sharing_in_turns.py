@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from turns_lab import WatchedStudy, overlapping
+from turns_lab import LEASE_SECONDS, WatchedStudy, overlapping
 from worker_lab import leases_of, story
 
 from storage.database import Database
@@ -20,7 +20,7 @@ from workers.devices import device_identity
 
 pytestmark = pytest.mark.postgres
 
-EXAMPLES = 800
+EXAMPLES = 400
 
 
 @pytest.fixture
@@ -64,18 +64,19 @@ def test_they_never_compute_at_once_and_the_trials_end_the_same(
 def test_the_other_goes_on_when_the_holder_is_killed(
     study: Callable[..., WatchedStudy], database: Database
 ) -> None:
-    watched = study("turns", trials=1, examples=4000)
+    watched = study("turns", trials=1, examples=1600)
     workers = {kind: watched.start(kind) for kind in ("evaluation", "trial")}
-    record = leases_of(database, watched.spec)._study_id
-    for kind in ("trial", "evaluation", "trial"):
-        # While it computes, it has the turn.
-        _until(lambda kind=kind: len(watched.computing()) > 20 and _last(watched) == kind)
-        workers[kind].kill()
-        workers[kind].wait()
-        Workers(database).free_absent(record)
-        workers[kind] = watched.start(kind)
+    study_id = leases_of(database, watched.spec)._study_id
+    for victim, survivor in (("trial", "evaluation"), ("evaluation", "trial")):
         seen = len(watched.computing())
-        _until(lambda seen=seen: len(watched.computing()) > seen + 20)
+        # Who computes has the turn.
+        _until(lambda s=seen, v=victim: any(c.kind == v for c in watched.computing()[s + 5 :]))
+        workers[victim].kill()
+        workers[victim].wait()
+        Workers(database).free_absent(study_id)
+        workers[victim] = watched.start(victim)
+        killed = time.monotonic()
+        _until(lambda k=killed, s=survivor: _computes(watched, s, k))
     for worker in workers.values():
         assert worker.wait(120) == 0, watched.log("trial") + watched.log("evaluation")
     assert not overlapping(watched.computing())
@@ -83,42 +84,42 @@ def test_the_other_goes_on_when_the_holder_is_killed(
     assert trial["state"] == "COMPLETE"
 
 
-def _last(watched: WatchedStudy) -> str:
-    return watched.computing()[-1].kind
+def _computes(watched: WatchedStudy, kind: str, since: float) -> bool:
+    return any(call.kind == kind and call.begin > since for call in watched.computing())
 
 
 def test_a_stop_while_waiting_for_the_turn_ends_both_cleanly(
     study: Callable[..., WatchedStudy], database: Database, turn: Turn
 ) -> None:
-    watched = study("turns", trials=1, examples=4000)
-    workers = {kind: watched.start(kind) for kind in ("evaluation", "trial")}
-    record = leases_of(database, watched.spec)._study_id
-    _until(lambda: len(watched.computing()) > 20)
+    watched = study("turns", trials=1)
+    workers = [watched.start(kind) for kind in ("evaluation", "trial")]
+    study_id = leases_of(database, watched.spec)._study_id
+    _until(lambda: len(watched.computing()) > 10)
     _until(lambda: turn.wait(0.1))
 
-    def phases() -> list[str]:
-        return [worker.phase for worker in Workers(database).present(record)]
+    def waiting() -> bool:
+        phases = [worker.phase for worker in Workers(database).present(study_id)]
+        return "waiting for its turn on cpu" in phases
 
-    waiting = "waiting for its turn on cpu"
-    _until(lambda: phases().count(waiting) == 2)
+    _until(waiting)
     seen = len(watched.computing())
-    # Longer than a lease: it is renewed meanwhile.
-    time.sleep(9)
-    assert phases() == [waiting] * 2
+    # For longer than a lease, which is renewed meanwhile.
+    time.sleep(LEASE_SECONDS + 1)
+    assert waiting()
     assert len(watched.computing()) == seen
-    for worker in workers.values():
+    for worker in workers:
         worker.send_signal(signal.SIGINT)
-        assert worker.wait(10) == 0
+    for worker in workers:
+        assert worker.wait(20) == 0
     assert "suspended" in watched.log("trial")
     assert "Traceback" not in watched.log("trial") + watched.log("evaluation")
-    assert turn.line() is not None
-    turn.give()
+    turn.close()
     for worker in [watched.start(kind) for kind in ("evaluation", "trial")]:
         assert worker.wait(120) == 0
     (trial,) = story(database, watched.spec).values()
     assert trial["state"] == "COMPLETE"
-    (lease,) = leases_of(database, watched.spec).attempts(0)[:1]
-    assert lease.outcome == "suspended"
+    attempts = leases_of(database, watched.spec).attempts(0)
+    assert [attempt.outcome for attempt in attempts] == ["suspended", "finished"]
 
 
 def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

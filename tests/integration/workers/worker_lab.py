@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,8 @@ from storage.queue import EvaluationQueue
 from storage.records import EvaluationRequest
 from storage.trials import TrialLeases
 from storage.workers import Workers
-from workers.evaluation.score import Scores, Timings
+from workers.evaluation.score import Scored
+from workers.evaluation.scores import Scores, Timings
 from workers.evaluation.worker import EvaluationWorker
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopSignal
@@ -144,7 +145,9 @@ class ScriptedEvaluator:
     def __init__(self, session: StudySession) -> None:
         self.session = session
         self._current: EvaluationRequest | None = None
-        self._worker = EvaluationWorker(session, {"validation": self._score, "test": self._score})
+        self._worker = EvaluationWorker(session, {"validation": self, "test": self})
+
+    most_together = 1
 
     def claim(self) -> EvaluationRequest | None:
         return self.session.queue.claim(self.session.worker_id)
@@ -157,13 +160,16 @@ class ScriptedEvaluator:
         """What the launcher does when it sees a worker die."""
         Workers(self.session.database).free_absent(self.session.record.id)
 
-    def _score(self, checkpoint: Checkpoint | None, *, on_progress: Any) -> Scores:
+    def score(self, checkpoint: Checkpoint | None, **_: Any) -> Scored:
         request = self._current
         assert request is not None
         if request.trial_id is None:
-            return scores_of(5.0)
+            return Scored(scores_of(5.0))
         trial = self.session.search.fresh(request.trial_id)
-        return scores_of(formula(trial.params, request.examples))
+        return Scored(scores_of(formula(trial.params, request.examples)))
+
+    def score_together(self, checkpoints: Sequence[Checkpoint], **_: Any) -> list[Any]:
+        raise AssertionError("one at a time was asked for")
 
 
 def formula(parameters: dict[str, Any], examples: int) -> float:
@@ -178,14 +184,7 @@ def scores_of(loss: float) -> Scores:
         loss_total=100 * loss,
         loss_tokens=100,
         perplexity=math.exp(loss),
-        accuracy=None,
-        accuracy_low=None,
-        accuracy_high=None,
-        correct=None,
-        total=None,
-        outcomes=(),
-        answers=(),
-        timings=Timings(load=0, generate=0, grade=0, loss=0, total=0),
+        timings=Timings(load=0, generate=0, grade=0, switch=0, loss=0, total=0),
     )
 
 

@@ -156,9 +156,7 @@ def test_references_that_nothing_can_be_compared_with(reference: str) -> None:
 
 
 @pytest.mark.parametrize("reference", ["5", "so 5 apples", "#### 5", "(x+1)^2", "Tuesday"])
-def test_references_that_will_do(
-    reference: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_references_that_will_do(reference: str, caplog: pytest.LogCaptureFixture) -> None:
     GRADER.check(Item("", reference))
     assert caplog.records == []
     assert logging.getLogger("math_verify").level == logging.NOTSET

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hpo.spec.errors import InputError
-from hpo.spec.tasks import AnyTask, ChoiceTask, ExactTask, NormalisedTask, NumericTask
+from hpo.spec.tasks import (
+    AnyTask,
+    ChoiceTask,
+    CodeTask,
+    ExactTask,
+    MathTask,
+    NormalisedTask,
+    NumericTask,
+    ProgramTask,
+    PythonTask,
+    TextTask,
+)
 from workers.evaluation.tasks.catalogue import make_grader
 from workers.evaluation.tasks.task import CORRECT, FORMAT_FAILURE, WRONG_ANSWER, Item
 
@@ -158,9 +173,32 @@ def test_other_letters() -> None:
     assert category(task, "The answer is Y.", "Y") == CORRECT
 
 
+@given(st.text(alphabet="AB 5,.$\\{}#()<>answeriboxd\n") | st.text())
+def test_any_answer_has_a_grade_and_always_the_same(answer: str) -> None:
+    for task in (ExactTask(), NORMALISED, NUMERIC, CHOICE):
+        assert category(task, answer, "B 5") == category(task, answer, "B 5")
+
+
+@given(st.text(), st.sampled_from(["#### {}", "\\boxed{{{}}}", "<answer>{}</answer>"]))
+def test_text_before_a_marked_answer_changes_nothing(text: str, mark: str) -> None:
+    assert category(NUMERIC, f"{text}\n{mark.format(5)}", "5") == CORRECT
+    assert category(CHOICE, f"{text}\n{mark.format('B')}", "B") == CORRECT
+
+
+def test_own_and_sandboxed_graders_are_made_by_their_tasks(tmp_path: Path) -> None:
+    assert make_grader(TextTask(type="text")).categories == ("scored", "empty")
+    assert not make_grader(MathTask(type="math")).cheap
+    (tmp_path / "own.py").write_text("def grade(**question): return True\n")
+    own = make_grader(PythonTask(type="python", path=str(tmp_path / "own.py")))
+    assert own.grade(Item("", ""), "").score == 1
+    for task in (CodeTask(type="code"), ProgramTask(type="program")):
+        with pytest.raises(ValueError, match=f"task {task.type} needs a sandbox"):
+            make_grader(task)
+
+
 @pytest.mark.parametrize("reference", ["", "Paris", "E", "A dog", "1"])
 def test_a_reference_needs_a_letter(reference: str) -> None:
-    with pytest.raises(InputError, match="begins with no letter of a choice; .* one of A, B, C, D"):
+    with pytest.raises(InputError, match=r"begins with no letter .* one of A, B, C, D"):
         make_grader(CHOICE).check(Item("", reference))
 
 
@@ -169,8 +207,8 @@ def test_a_reference_needs_a_letter(reference: str) -> None:
 )
 @pytest.mark.parametrize(
     "piece",
-    ["1 ", "\\boxed{", "$x \\[ answer (", "e\u0301\u0316"],
-    ids=["numbers", "boxes", "openers", "marks"],
+    ["1 ", "$x \\[ \\boxed{ answer (", "e\u0301\u0316"],
+    ids=["numbers", "openers", "marks"],
 )
 def test_cheap_graders_take_no_long_time(task: AnyTask, piece: str) -> None:
     grader = make_grader(task)

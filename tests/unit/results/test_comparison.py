@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hpo.results.comparison import Pair, Side, against_base, compare, natural
+from hpo.results.comparison import Side, against_base, compare
+from hpo.results.pairs import Pair, natural
 from hpo.spec.errors import StudyError
 from storage.records import EvaluationRecord
 
@@ -97,8 +98,8 @@ def test_outcomes_of_an_earlier_version_are_truth_values() -> None:
             "they were decoded with seed 0 and seed 7",
         ),
         ({"outcomes": [1]}, {"outcomes": [1, 0]}, "they were given 1 and 2 items"),
-        ({"outcomes": []}, {"outcomes": [1]}, "the base model has no graded answers"),
-        ({"outcomes": [1]}, {"accuracy": None}, "the trial 3, batch 5 has no graded answers"),
+        ({"outcomes": []}, {"outcomes": [1]}, "base model has no graded answers"),
+        ({"outcomes": [1]}, {"accuracy": None}, "trial 3, batch 5 has no graded answers"),
     ],
 )
 def test_what_was_asked_otherwise_is_refused(
@@ -133,9 +134,9 @@ def test_everything_is_side_by_side() -> None:
         "by": {"level": {"level 10": {"total": 4, "accuracy": 1.0}}, "other": {}},
     }
     found = compare(base(**before), trial(**after))
-    assert list(found.counts()) == ["correct", "wrong_answer", "not_gradable", "truncated"]
+    assert list(found.counts()) == ["correct", "wrong_answer", "not_gradable"]
     assert found.counts()["correct"].difference == 1
-    assert found.counts()["truncated"] == Pair(2, 0)
+    assert found.truncated() == Pair(2, 0)
     assert found.breakdown() == {"level": {"level 2": Pair(0.5, None), "level 10": Pair(0.5, 1.0)}}
     assert list(found.breakdown()["level"]) == ["level 2", "level 10"]
     assert found.scores()["chrf"] == Pair(None, 60.0)

@@ -15,6 +15,8 @@ from hpo.search.graded import (
     StoredItem,
     StoredSample,
     answer_rows,
+    bounded_lines,
+    in_order,
     pack_answers,
     pack_set,
     row_line,
@@ -133,3 +135,29 @@ def test_rows_are_flat() -> None:
     assert rows[0]["labels"] == {"level": "easy"}
     assert [row.get("answer") for row in rows] == ["2", "3", None]
     assert rows[2]["prompt"] == "2 + 2 ="
+
+
+def test_lines_beyond_the_room_lose_their_texts_then_themselves() -> None:
+    items = [StoredItem("p" * 100, "r")] * 3
+    answers = [StoredAnswers(index, (sample("t" * 100),)) for index in range(3)]
+    whole = bounded_lines(items, answers, PLENTY)
+    assert [json.loads(line)["answer"] for line in whole] == ["t" * 100] * 3
+    first = len(whole[0])
+    lines = [json.loads(line) for line in bounded_lines(items, answers, first + 150)]
+    assert [line["item"] for line in lines] == [0, 1]
+    assert "answer" not in lines[1]
+    assert "prompt" not in lines[1]
+    assert lines[1]["category"] == "correct"
+    assert bounded_lines(items, answers, 10) == []
+
+
+def test_categories_have_an_order_for_people() -> None:
+    given = ["not_asked", "crashed", "wrong_answer", "no_code", "correct", "not_gradable"]
+    assert in_order(given) == [
+        "correct",
+        "wrong_answer",
+        "crashed",
+        "no_code",
+        "not_gradable",
+        "not_asked",
+    ]

@@ -12,6 +12,7 @@ import subprocess
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from workers.evaluation.sandbox import bootstrap
 from workers.evaluation.sandbox.interpreter import Interpreter
@@ -42,19 +43,69 @@ class BubblewrapSandbox:
         order = Order(program, limits, user, count_threads=user is not None or _counted_apart())
         with ExitStack() as stack:
             filter_fd = sealed_file(stack, seccomp_filter())
-            info_fd, info_end = os.pipe2(os.O_CLOEXEC)
-            stack.callback(os.close, info_fd)
-            stack.callback(os.close, info_end)
-            tail = ["--seccomp", str(filter_fd), "--info-fd", str(info_end), "--"]
+            first = stack.enter_context(_FirstInside())
+            tail = ["--seccomp", str(filter_fd), *first.options, "--"]
             start = [self.program, *_isolation(user), *_files(self.interpreter), *tail]
             python = [*self.interpreter.command, _BOOTSTRAP]
             launch = Launch(
                 command=lambda *descriptors: [*start, *python, *map(str, descriptors)],
                 environment=self.interpreter.environment,
-                descriptors=(filter_fd, info_end),
-                end=lambda process: _end(process, info_fd),
+                descriptors=(filter_fd, *first.descriptors),
+                begun=first.found,
+                end=first.end,
             )
             return supervise(launch, order, stdin)
+
+
+class _FirstInside:
+    """PID 1 of the sandbox's namespace, with which all others there die.
+
+    It is held back until we have a descriptor of it: a mere number could be another
+    process's by the time it is used, for bwrap itself ends before this one.
+    """
+
+    def __init__(self) -> None:
+        self._info, self._info_end = os.pipe2(os.O_CLOEXEC)
+        self._gate, self._gate_end = os.pipe2(os.O_CLOEXEC)
+        self._open = {self._info, self._info_end, self._gate, self._gate_end}
+        self._process: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in self._open:
+            os.close(descriptor)
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Those that bwrap inherits."""
+        return self._info_end, self._gate
+
+    @property
+    def options(self) -> list[str]:
+        """Tell bwrap of them."""
+        return ["--info-fd", str(self._info_end), "--block-fd", str(self._gate)]
+
+    def found(self, _: subprocess.Popen[bytes]) -> None:
+        """Take hold of it and let it go on; nothing where bwrap ended before."""
+        self._open.remove(self._info_end)
+        os.close(self._info_end)
+        with open(self._info, "rb", closefd=False) as file:
+            text = file.read()
+        if text:
+            with suppress(ProcessLookupError):
+                self._process = os.pidfd_open(json.loads(text)["child-pid"])
+                self._open.add(self._process)
+            os.write(self._gate_end, b"\n")
+
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill it, wait until it is gone, and end bwrap."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+            select.select([self._process], [], [], _END_SECONDS)
+        process.kill()
 
 
 def _isolation(user: int | None) -> list[str]:
@@ -102,46 +153,3 @@ def _counted_apart() -> bool:
     """Whether each user namespace counts its own threads, as since Linux 5.14."""
     major, minor = platform.release().split(".")[:2]
     return (int(major), int(minor.partition("-")[0])) >= (5, 14)
-
-
-def _end(process: subprocess.Popen[bytes], info_fd: int) -> None:
-    """Kill the first process inside, with which all others die, and wait for that."""
-    if process.returncode is not None:
-        return
-    first = _first_inside(process, info_fd)
-    if first is not None:
-        try:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(first, signal.SIGKILL)
-            select.select([first], [], [], _END_SECONDS)
-        finally:
-            os.close(first)
-    process.kill()
-
-
-def _first_inside(process: subprocess.Popen[bytes], info_fd: int) -> int | None:
-    """A descriptor of PID 1 of the namespace; None when it is gone or never was."""
-    # Killed before it has told of its child, bwrap would leave that one waiting.
-    bwrap = os.pidfd_open(process.pid)
-    try:
-        ready, _, _ = select.select([info_fd, bwrap], [], [], _END_SECONDS)
-    finally:
-        os.close(bwrap)
-    if info_fd not in ready:
-        return None
-    number: int = json.loads(os.read(info_fd, 1 << 12))["child-pid"]
-    with suppress(ProcessLookupError):
-        first = os.pidfd_open(number)
-        if _parent(number) == process.pid:
-            return first
-        os.close(first)
-    return None
-
-
-def _parent(number: int) -> int | None:
-    """The parent of a process; a number may have passed on to another one."""
-    try:
-        status = Path(f"/proc/{number}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(status.rpartition(")")[2].split()[1])

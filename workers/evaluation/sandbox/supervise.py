@@ -63,6 +63,8 @@ class Launch:
     """Further ones that it inherits."""
     before_exec: Callable[[], None] | None = None
     """Called in the new process before it is the command."""
+    begun: Callable[[subprocess.Popen[bytes]], None] | None = None
+    """Called here as soon as the command runs."""
     end: Callable[[subprocess.Popen[bytes]], None] = subprocess.Popen.kill
     """Ends all that the command has started; called too when it has ended by itself."""
 
@@ -103,6 +105,8 @@ def supervise(
         stack.enter_context(process)
         stack.callback(launch.end, process)
         theirs.close()
+        if launch.begun is not None:
+            launch.begun(process)
         watch = stack.enter_context(Watch(process, ours, order.limits, abandoned))
         watch.until_the_end()
         launch.end(process)

@@ -17,6 +17,7 @@ from hpo.spec.tasks import (
     TextTask,
 )
 from workers.evaluation.tasks.choice import ChoiceGrader
+from workers.evaluation.tasks.code import make_code_grader
 from workers.evaluation.tasks.exact import ExactGrader
 from workers.evaluation.tasks.math import MathGrader
 from workers.evaluation.tasks.normalised import NormalisedGrader
@@ -53,8 +54,6 @@ def make_grader(task: AnyTask, *, sandbox: Sandbox | None = None) -> Grader:
         case CodeTask() | ProgramTask():
             if sandbox is None:
                 raise ValueError(f"task {task.type} needs a sandbox")
-            from workers.evaluation.tasks.code import make_code_grader
-
             return make_code_grader(task, sandbox)
         case _:
             assert_never(task)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
-from grading_lab import graded, items, own_task
+from grading_lab import ANY, graded, items, own_task
 
 from hpo.spec.errors import InputError
 from hpo.spec.tasks import PythonTask
@@ -53,12 +56,10 @@ def test_a_grader_that_hangs_costs_its_answer_the_time_limit(task: PythonTask) -
     answers = [f"fine {index}" for index in range(40)]
     answers[3], answers[17] = "sleep 600", "spin"
     calls: list[float] = []
-    with GradingPool(2, item_seconds=1.5) as pool:
-        pool.begin(task, items(len(answers))).close()
-        with pool.begin(task, items(len(answers))) as grading:
-            for index, answer in enumerate(answers):
-                grading.submit(index, 0, answer)
-            grades = [grade for (grade,) in grading.grades(lambda: calls.append(time.monotonic()))]
+    with GradingPool(2, item_seconds=1.5) as pool, pool.begin(task, ANY) as grading:
+        for index, answer in enumerate(answers):
+            grading.submit(index, 0, answer)
+        grades = [grade for (grade,) in grading.grades(lambda: calls.append(time.monotonic()))]
     for index, grade in enumerate(grades):
         if index in (3, 17):
             assert grade.category == NOT_GRADABLE
@@ -66,7 +67,7 @@ def test_a_grader_that_hangs_costs_its_answer_the_time_limit(task: PythonTask) -
         else:
             assert grade.extracted == answers[index]
     # The lease is renewed while nothing comes in.
-    assert max(late - early for early, late in zip(calls, calls[1:], strict=False)) < 1.4
+    assert max(late - early for early, late in pairwise(calls)) < 1.4
 
 
 def test_what_a_killed_grader_has_started_dies_with_it(task: PythonTask) -> None:
@@ -89,8 +90,7 @@ def test_a_judge_that_grows_is_replaced(task: PythonTask) -> None:
 
 
 def test_a_judge_that_was_killed_from_outside_costs_nothing(task: PythonTask) -> None:
-    asked = items(2)
-    with GradingPool(1) as pool, pool.begin(task, asked) as grading:
+    with GradingPool(1) as pool, pool.begin(task, ANY) as grading:
         grading.submit(0, 0, "process")
         judge = int(str(grading.grades()[0][0].extracted))
         grading.submit(0, 1, "sleep 1")
@@ -111,7 +111,7 @@ def test_judges_that_cannot_start_are_one_error(
     pool: GradingPool, task: PythonTask, tmp_path: Path, source: str, kind: type, why: str
 ) -> None:
     with pytest.raises(kind, match=why):
-        pool.begin(own_task(tmp_path, source), items(50))
+        pool.begin(own_task(tmp_path, source), ANY)
     assert [grade.score for grade in graded(pool, task, ["a"])] == [1]
 
 
@@ -145,3 +145,37 @@ def test_a_lost_dispatcher_is_an_error_and_replaced(task: PythonTask) -> None:
         with pool.begin(task, items(1)) as again:
             again.submit(0, 0, "answer 0")
             assert again.grades()[0][0].score == 1
+
+
+WORKER = """
+import os, sys
+from hpo.spec.tasks import PythonTask
+from workers.evaluation.grading.pool import GradingPool
+from workers.evaluation.tasks.task import Item
+
+task = PythonTask(type="python", path=sys.argv[1])
+with GradingPool(3) as pool, pool.begin(task, [Item("", "")] * 3) as grading:
+    for sample, answer in enumerate(("sleep 600", "spin", "fine")):
+        grading.submit(0, sample, answer)
+    if os.fork() == 0:
+        # A child of the worker's that keeps the pipes open must not keep the judges.
+        os.execvp("sleep", ["sleep", "60"])
+    grading._jury.next()
+    print("graded", flush=True)
+    grading.grades()
+"""
+
+
+def test_no_judge_outlives_a_killed_worker(task: PythonTask) -> None:
+    command = [sys.executable, "-c", WORKER, task.path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "graded\n"
+        family = psutil.Process(worker.pid).children(recursive=True)
+        (sleeper,) = [one for one in family if one.name() == "sleep"]
+        family.remove(sleeper)
+        assert len(family) == 4
+        worker.kill()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    sleeper.kill()
+    assert not alive
