@@ -37,8 +37,9 @@ from workers.data.preparing.recipe import Recipe
 from workers.data.preparing.survey import load_encoder
 from workers.data.tokens.encoded import EncodedExample
 from workers.data.tokens.tokenizer import load_tokenizer, pad_id
-from workers.evaluation.engines.generation import engine_options
-from workers.evaluation.grading.grader import Grader
+from workers.evaluation.engines.options import evaluation_options
+from workers.evaluation.grading.pool import GradingPool
+from workers.evaluation.sets import GenerationSet, generation_set
 from workers.trial.loop.run import TrainingRun
 from workers.trial.model.attached import AttachedModel
 
@@ -51,22 +52,19 @@ class Data:
 
     train: Sequence[EncodedExample]
     loss: Sequence[EncodedExample]
-    prompts: list[list[int]]
-    references: list[str]
-    end_token: int
+    generation: GenerationSet
 
     @staticmethod
     def read(spec: StudySpec, max_length: int, cache: Path) -> Data:
         """Read the three sets; the study must have a generation set."""
         encoder = load_encoder(spec.model.path, spec.data)
         prepared = prepare(Recipe.of(spec), cache)
-        items = prepared.examples("generation")
+        generation = spec.data.generation
+        assert generation is not None
         return Data(
             train=prepared.training().cut(max_length).examples,
             loss=prepared.encoded("loss").cut(max_length).examples,
-            prompts=[encoder.encode_prompt(item) for item in items],
-            references=[item.completion for item in items],
-            end_token=encoder.end_token,
+            generation=generation_set(prepared, "generation", generation, encoder),
         )
 
 
@@ -139,9 +137,12 @@ class PlainStudy:
     def _generate(self) -> tuple[list[str], float]:
         """Answers of an engine built on the checkpoint, and the seconds of generating."""
         engine = LLM(**self._engine_options(), tokenizer=self.spec.model.path)
-        prompts = [{"prompt_token_ids": prompt} for prompt in self.data.prompts]
+        asked = self.data.generation
+        prompts = [{"prompt_token_ids": prompt} for prompt in asked.prompts]
         sampling = SamplingParams(
-            temperature=0.0, max_tokens=self._max_new_tokens, stop_token_ids=[self.data.end_token]
+            temperature=0.0,
+            max_tokens=asked.max_new_tokens,
+            stop_token_ids=list(asked.stop_token_ids),
         )
         started = perf_counter()
         outputs = engine.generate(prompts, sampling, use_tqdm=False)
@@ -153,25 +154,20 @@ class PlainStudy:
         return [output.outputs[0].text for output in outputs], seconds
 
     def _engine_options(self) -> dict[str, Any]:
-        return engine_options(
+        return evaluation_options(
             self.spec.model.model_copy(update={"path": str(self.checkpoint)}),
             self.spec.evaluation,
             device="cpu",
-            max_model_len=max(map(len, self.data.prompts)) + self._max_new_tokens,
-            max_lora_rank=None,
+            max_model_len=self.data.generation.longest,
         )
 
     def _accuracy(self, answers: list[str]) -> float:
-        assert self.spec.data.generation is not None
-        task = self.spec.data.generation.task
-        with Grader() as grader:
-            right = grader.grade(task, answers, self.data.references)
-        return sum(right) / len(right)
-
-    @property
-    def _max_new_tokens(self) -> int:
-        assert self.spec.data.generation is not None
-        return self.spec.data.generation.max_new_tokens
+        asked = self.data.generation
+        with GradingPool() as pool, pool.begin(asked.task, asked.items) as grading:
+            for index, answer in enumerate(answers):
+                grading.submit(index, 0, answer)
+            grades = grading.grades()
+        return sum(grade.score for grade, *_ in grades) / len(grades)
 
 
 def run_plain(replay: Replay) -> Measured:

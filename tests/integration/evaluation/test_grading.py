@@ -164,6 +164,21 @@ def test_measures_come_from_a_judge(pool: GradingPool) -> None:
             grading.measures(done[:1])
 
 
+def test_most_tasks_measure_nothing_besides(pool: GradingPool, task: PythonTask) -> None:
+    with pool.begin(task, items(1)) as grading:
+        assert grading.measures([Graded(Item("", ""), [], [])]) == {}
+    with pool.begin(ExactTask(), items(1)) as grading:
+        assert grading.measures([Graded(Item("", ""), [], [])]) == {}
+
+
+def test_a_grading_may_outlive_its_pool(task: PythonTask) -> None:
+    with GradingPool(1) as pool:
+        grading = pool.begin(task, items(1))
+        grading.submit(0, 0, "sleep 600")
+    with pytest.raises(RuntimeError, match="the pool of graders was closed"):
+        grading.grades()
+
+
 def test_answers_that_cannot_be_are_refused(pool: GradingPool, task: PythonTask) -> None:
     with pool.begin(task, items(2)) as grading:
         for index, sample in ((2, 0), (-1, 0), (0, -1)):

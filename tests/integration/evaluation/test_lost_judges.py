@@ -59,7 +59,9 @@ def test_a_grader_that_hangs_costs_its_answer_the_time_limit(task: PythonTask) -
     with GradingPool(2, item_seconds=1.5) as pool, pool.begin(task, ANY) as grading:
         for index, answer in enumerate(answers):
             grading.submit(index, 0, answer)
-        grades = [grade for (grade,) in grading.grades(lambda: calls.append(time.monotonic()))]
+        found = grading.grades(lambda: calls.append(time.monotonic()))
+        grades = [grade for some in found for grade in some]
+    assert len(grades) == len(answers)
     for index, grade in enumerate(grades):
         if index in (3, 17):
             assert grade.category == NOT_GRADABLE
@@ -142,9 +144,10 @@ def test_a_lost_dispatcher_is_an_error_and_replaced(task: PythonTask) -> None:
             grading.grades()
         psutil.wait_procs([judge], timeout=10)
         assert not judge.is_running()
-        with pool.begin(task, items(1)) as again:
-            again.submit(0, 0, "answer 0")
-            assert again.grades()[0][0].score == 1
+        for _ in range(2):
+            with pool.begin(task, items(1)) as again:
+                again.submit(0, 0, "answer 0")
+                assert again.grades()[0][0].score == 1
 
 
 WORKER = """

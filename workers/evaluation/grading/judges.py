@@ -44,8 +44,8 @@ class Judges:
         self._unsent: deque[memoryview] = deque()
         self._lines = Lines()
         self._askers: dict[int, Callable[[Reply], None]] = {}
-        self.failed = False
-        """Whether the process has ended; what was asked is lost."""
+        self.ended: str | None = None
+        """How the process has ended, if it has; what was asked is lost."""
         self._process = _started(processes)
         os.set_blocking(self._questions, False)
 
@@ -83,6 +83,8 @@ class Judges:
 
         Raises RuntimeError when no more can come.
         """
+        if self.ended is not None:
+            raise RuntimeError(self.ended)
         writable = [self._questions] if self._unsent else []
         readable, writable, _ = select([self._replies], writable, [], seconds)
         if writable:
@@ -92,6 +94,7 @@ class Judges:
 
     def close(self) -> None:
         """End all judges."""
+        self.ended = self.ended or "the pool of graders was closed"
         _pipe(self._process.stdin).close()
         try:
             self._process.wait(_END_SECONDS)
@@ -113,6 +116,8 @@ class Judges:
         self._flush()
 
     def _flush(self) -> None:
+        if self.ended is not None:
+            self._unsent.clear()
         try:
             while self._unsent:
                 sent = os.write(self._questions, self._unsent[0])
@@ -128,12 +133,12 @@ class Judges:
     def _read(self) -> None:
         chunk = os.read(self._replies, _CHUNK)
         if not chunk:
-            self.failed = True
             status = self._process.wait()
-            raise RuntimeError(
+            self.ended = (
                 f"the process that serves the graders ended with exit code {status}; "
                 "see its errors above"
             )
+            raise RuntimeError(self.ended)
         for line in self._lines.split(chunk):
             reply = decode_reply(line)
             asker = self._askers.pop(reply.ticket, None)

@@ -42,7 +42,7 @@ def not_gradable(why: str) -> Grade:
 def reason(error: BaseException) -> str:
     """An error in words: as it is where it is meant for people, else with its type."""
     text = str(error)[-_LONGEST_REASON:]
-    return text if isinstance(error, HpoError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, HpoError) and text else f"{type(error).__name__}: {text}"
 
 
 def _possible(grade: Grade, grader: Grader) -> Grade:

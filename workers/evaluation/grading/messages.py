@@ -84,7 +84,8 @@ def encode_reply(reply: Reply) -> bytes:
 
     Raises ValueError or TypeError for a grade or a measure that is no JSON.
     """
-    return encode_line({key: value for key, value in asdict(reply).items() if value})
+    said = {key: value for key, value in asdict(reply).items() if value not in (None, False, ())}
+    return encode_line(said)
 
 
 def decode_reply(line: bytes) -> Reply:
@@ -94,7 +95,7 @@ def decode_reply(line: bytes) -> Reply:
     """
     content = json.loads(line)
     grade = content.pop("grade", None)
-    return Reply(**{"ticket": 0} | content, grade=None if grade is None else Grade(**grade))
+    return Reply(**content, grade=None if grade is None else Grade(**grade))
 
 
 def encode_line(content: Any) -> bytes:

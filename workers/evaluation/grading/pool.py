@@ -29,8 +29,6 @@ class _KnownSet:
 
     task: AnyTask
     items: Sequence[Item]
-    judges: Judges | None
-    """Who knows it, where it is not graded right here."""
     jury: Callable[[], Jury]
     """Another one for another grading."""
 
@@ -64,7 +62,8 @@ class GradingPool:
         self.close()
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes; a later `begin` starts others."""
+        self._known.clear()
         if self._judges is not None:
             self._judges.close()
             self._judges = None
@@ -76,6 +75,8 @@ class GradingPool:
         be graded against and for a task that cannot be graded on this machine, and
         RuntimeError when no process for grading can start.
         """
+        if self._judges is not None and self._judges.ended is not None:
+            self.close()
         items = tuple(items)
         known = self._recall(task, items)
         if known is None:
@@ -84,10 +85,9 @@ class GradingPool:
         return Grading(len(items), known.jury())
 
     def _recall(self, task: AnyTask, items: tuple[Item, ...]) -> _KnownSet | None:
-        lost = self._judges is not None and self._judges.failed
         for known in self._known:
             if known.task == task and known.items == items:
-                return None if lost and known.judges is self._judges else known
+                return known
         return None
 
     def _check(self, task: AnyTask, items: tuple[Item, ...]) -> _KnownSet:
@@ -98,23 +98,17 @@ class GradingPool:
             return self._check_by_judges(task, items)
         own = OwnJury(grader, items)
         _require_gradable(own.refusals())
-        return _KnownSet(task, items, None, lambda: OwnJury(grader, items))
+        return _KnownSet(task, items, lambda: OwnJury(grader, items))
 
     def _check_by_judges(self, task: AnyTask, items: tuple[Item, ...]) -> _KnownSet:
-        judges = self._working_judges()
-        seconds = self._seconds(task)
-        number = judges.assign(Assignment(task, items, seconds))
-        assigned = AssignedSet(judges, number, seconds)
-        refusals, categories = asked_refusals(assigned, len(items))
-        _require_gradable(refusals)
-        return _KnownSet(task, items, judges, lambda: JudgesJury(assigned, categories))
-
-    def _working_judges(self) -> Judges:
-        if self._judges is not None and self._judges.failed:
-            self.close()
         if self._judges is None:
             self._judges = Judges(self._processes)
-        return self._judges
+        seconds = self._seconds(task)
+        number = self._judges.assign(Assignment(task, items, seconds))
+        assigned = AssignedSet(self._judges, number, seconds)
+        refusals, categories = asked_refusals(assigned, len(items))
+        _require_gradable(refusals)
+        return _KnownSet(task, items, lambda: JudgesJury(assigned, categories))
 
     def _seconds(self, task: AnyTask) -> float:
         """The time limit of one answer; the sandbox ends code by itself before."""
