@@ -18,11 +18,12 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Row
 
 from hpo.spec.errors import StudyError
+from storage.attempts import AttemptRow, attempts_of, end_attempt, start_attempt
 from storage.database import AdvisoryLock, Database
 from storage.errors import LeaseLost
 from storage.leases import expire, expiry, live
 from storage.listen import notify
-from storage.schema import attempt, evaluation, study, trial
+from storage.schema import evaluation, study, trial
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,6 @@ class TrialRow:
     message: str | None
     created_at: datetime
     finished_at: datetime | None
-
-
-@dataclass(frozen=True)
-class AttemptRow:
-    """One worker's hold on a trial, past or present."""
-
-    fence: int
-    worker_id: str
-    started_at: datetime
-    ended_at: datetime | None
-    outcome: str | None
-    message: str | None
 
 
 class TrialLeases:
@@ -147,7 +136,7 @@ class TrialLeases:
         """
         with self._engine.begin() as connection:
             self._write(lease, connection, worker_id=None, lease_expires_at=None)
-            _end_attempt(connection, lease.id, attempt, message)
+            end_attempt(connection, lease.id, attempt, message)
             notify(connection, self._study_id)
 
     def finish(
@@ -173,7 +162,7 @@ class TrialLeases:
             worker_id=None,
             lease_expires_at=None,
         )
-        _end_attempt(within, lease.id, "finished", message)
+        end_attempt(within, lease.id, "finished", message)
         notify(within, self._study_id)
 
     def release_worker(self, worker_id: str) -> int:
@@ -213,15 +202,8 @@ class TrialLeases:
 
     def attempts(self, number: int) -> list[AttemptRow]:
         """All attempts of one trial, in order."""
-        statement = (
-            sa.select(attempt)
-            .join(trial, trial.c.id == attempt.c.trial_row_id)
-            .where(trial.c.study_id == self._study_id, trial.c.number == number)
-            .order_by(attempt.c.fence)
-            .with_only_columns(*(attempt.c[name] for name in AttemptRow.__dataclass_fields__))
-        )
         with self._engine.connect() as connection:
-            return [AttemptRow(**row._mapping) for row in connection.execute(statement)]
+            return attempts_of(connection, self._study_id, number)
 
     def _stop_requested(self, connection: Connection) -> bool:
         statement = sa.select(study.c.stop_requested).where(study.c.id == self._study_id)
@@ -260,8 +242,8 @@ class TrialLeases:
         row = connection.execute(statement).one_or_none()
         if row is None:
             return None
-        _end_attempt(connection, row.id, "lost", None)
-        return _start_attempt(connection, row)
+        end_attempt(connection, row.id, "lost", None)
+        return _lease(connection, row)
 
     def _first_orphan(
         self, connection: Connection, running: list[tuple[int, int]]
@@ -289,7 +271,7 @@ class TrialLeases:
             )
             .returning(trial)
         )
-        lease = _start_attempt(connection, connection.execute(statement).one())
+        lease = _lease(connection, connection.execute(statement).one())
         notify(connection, self._study_id)
         return lease
 
@@ -326,24 +308,7 @@ def _lost(lease: TrialLease) -> LeaseLost:
     return LeaseLost(f"attempt {lease.fence} of trial {lease.number} is over")
 
 
-def _start_attempt(connection: Connection, row: Row[Any]) -> TrialLease:
-    connection.execute(
-        sa.insert(attempt).values(
-            trial_row_id=row.id,
-            fence=row.fence,
-            worker_id=row.worker_id,
-            started_at=sa.func.clock_timestamp(),
-        )
-    )
+def _lease(connection: Connection, row: Row[Any]) -> TrialLease:
+    """The row's worker holds the trial from now on, as a new attempt."""
+    start_attempt(connection, row.id, row.fence, row.worker_id)
     return TrialLease(**{name: row._mapping[name] for name in TrialLease.__dataclass_fields__})
-
-
-def _end_attempt(
-    connection: Connection, trial_row_id: int, outcome: str, message: str | None
-) -> None:
-    """Close the trial's open attempt, if there is one."""
-    connection.execute(
-        sa.update(attempt)
-        .where(attempt.c.trial_row_id == trial_row_id, attempt.c.ended_at.is_(None))
-        .values(ended_at=sa.func.clock_timestamp(), outcome=outcome, message=message)
-    )

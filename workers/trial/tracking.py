@@ -118,7 +118,7 @@ def tracking(
     spec: StudySpec,
     number: int,
     parameters: Mapping[str, Any],
-    base: BaseScores = dict,
+    base: BaseScores,
 ) -> Iterator[Tracker]:
     """The tracker of one trial; a resumed attempt goes on in the same run.
 

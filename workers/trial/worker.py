@@ -32,6 +32,7 @@ from workers.faults import is_environment_fault
 from workers.renewal import Renewer
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopRequested, StopSignal
+from workers.trial.answers import save_answers
 from workers.trial.attempt import Attempt, renewer_of
 from workers.trial.epochs import require_all_used
 from workers.trial.evaluations import Evaluations
@@ -206,7 +207,13 @@ class TrialWorker:
             with renewer.through():
                 attached = stack.enter_context(self.model.attach(config))
                 tracker = stack.enter_context(
-                    tracking(session.record, session.spec, lease.number, parameters)
+                    tracking(
+                        session.record,
+                        session.spec,
+                        lease.number,
+                        parameters,
+                        session.search.base_scores,
+                    )
                 )
             with renewer.through():
                 run = TrainingRun(
@@ -241,7 +248,12 @@ class TrialWorker:
                 checkpoint_bytes(attached),
                 self.turns,
             )
-            return attempt.train()
+            ending = attempt.train()
+            if ending is not None:
+                with renewer.through():
+                    # Files are taken of running trials only, and of open runs.
+                    save_answers(session, lease, ending, tracker)
+            return ending
 
     def _has_turn(self, lease: TrialLease, renewer: Renewer) -> bool:
         """Wait for the device; False when a stop comes first."""

@@ -38,6 +38,9 @@ def grade(answer, reference, fields):
         hoard.append(b"x" * (100 << 20))
     elif what == "raise":
         raise LookupError("no such thing")
+    elif what == "sandbox":
+        from workers.evaluation.sandbox.run import SandboxError
+        raise SandboxError("it is gone")
     elif what == "odd":
         return {"score": 1, "category": "splendid"}
     elif what == "talk":

@@ -106,6 +106,31 @@ def test_several_adapters_are_answered_one_after_another_on_a_cpu(
     assert told(engines, checkpoints[0]) == wanted[0]
 
 
+def test_an_adapter_that_the_trial_merged_is_served(lab: Lab, engines: EvaluationEngines) -> None:
+    """As a full checkpoint, in a study of LoRA alone."""
+    checkpoint, loss = _trained(lab.base, lab, {"rank": 4, "dora": True, "bias": "all"})
+    base = told(engines, None)
+    said = told(engines, checkpoint)
+    assert said.loss == pytest.approx(loss, abs=1e-4)
+    assert said.tokens != base.tokens
+    assert told(engines, None) == base
+
+
+# From here on, each has an engine of its own: one that is shut down takes vLLM's process
+# groups from any other.
+def test_adapters_of_a_model_that_vllm_adapts_not_are_served_merged(
+    lab: Lab, tmp_path: Path
+) -> None:
+    folder = _gpt2(tmp_path)
+    checkpoint, loss = _trained(folder, lab, {"rank": 4})
+    with closing(lab.engines(folder, lora_rank=4)) as engines:
+        base = told(engines, None)
+        said = told(engines, checkpoint)
+        assert said.loss == pytest.approx(loss, abs=1e-4)
+        assert said.tokens != base.tokens
+        assert told(engines, None) == base
+
+
 def test_several_adapters_in_one_batch_are_kept_apart(lab: Lab, adapters: list[Checkpoint]) -> None:
     """As on a GPU. No request of the base is among them: it would be answered wrongly."""
     from workers.evaluation.engines.generation import GenerationEngine
@@ -133,29 +158,6 @@ def test_an_adapter_is_merged_where_the_engine_takes_none(
     with closing(lab.engines()) as engines:
         wanted = told(engines, lab.merged(adapters[0]))
         assert told(engines, adapters[0]) == wanted
-
-
-def test_an_adapter_that_the_trial_merged_is_served(lab: Lab, engines: EvaluationEngines) -> None:
-    """As a full checkpoint, in a study of LoRA alone."""
-    checkpoint, loss = _trained(lab.base, lab, {"rank": 4, "dora": True, "bias": "all"})
-    base = told(engines, None)
-    said = told(engines, checkpoint)
-    assert said.loss == pytest.approx(loss, abs=1e-4)
-    assert said.tokens != base.tokens
-    assert told(engines, None) == base
-
-
-def test_adapters_of_a_model_that_vllm_adapts_not_are_served_merged(
-    lab: Lab, tmp_path: Path
-) -> None:
-    folder = _gpt2(tmp_path)
-    checkpoint, loss = _trained(folder, lab, {"rank": 4})
-    with closing(lab.engines(folder, lora_rank=4)) as engines:
-        base = told(engines, None)
-        said = told(engines, checkpoint)
-        assert said.loss == pytest.approx(loss, abs=1e-4)
-        assert said.tokens != base.tokens
-        assert told(engines, None) == base
 
 
 def _gpt2(folder: Path) -> Path:

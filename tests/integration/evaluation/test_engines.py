@@ -129,6 +129,15 @@ def test_prompts_get_what_is_left_of_the_window(engines: EvaluationEngines) -> N
     assert answers(engines, [], 6) == {}
 
 
+def test_engine_is_usable_after_a_checkpoint_vanished(lab: Lab, engines: EvaluationEngines) -> None:
+    checkpoint = lab.full(42)
+    lab.store.delete("full-42")
+    with pytest.raises(CheckpointError, match="is missing"):
+        engines.load_weights(checkpoint)
+    assert math.isfinite(told(engines, None).loss)
+
+
+# From here on, engines are shut down, which takes vLLM's process groups from any other.
 def test_the_window_is_the_models_at_most(lab: Lab) -> None:
     with closing(lab.engines(max_model_len=1 << 20)) as engines:
         assert engines.window == 2048
@@ -156,11 +165,3 @@ def test_a_model_that_vllm_cannot_serve_is_the_studys_fault(lab: Lab, tmp_path: 
 def test_several_adapters_at_a_time_are_refused_on_a_cpu(lab: Lab) -> None:
     with pytest.raises(InputError, match="adapters_together: given 2; allowed: 1 on a CPU"):
         lab.engines(lora_rank=8, adapters_together=2)
-
-
-def test_engine_is_usable_after_a_checkpoint_vanished(lab: Lab, engines: EvaluationEngines) -> None:
-    checkpoint = lab.full(42)
-    lab.store.delete("full-42")
-    with pytest.raises(CheckpointError, match="is missing"):
-        engines.load_weights(checkpoint)
-    assert math.isfinite(told(engines, None).loss)

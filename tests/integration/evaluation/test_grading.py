@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,10 @@ import pytest
 from grading_lab import ANY, graded, items, own_task
 
 from hpo.spec.errors import InputError
-from hpo.spec.tasks import ExactTask, MathTask, NumericTask, PythonTask, TextTask
+from hpo.spec.tasks import CodeTask, ExactTask, MathTask, NumericTask, PythonTask, TextTask
+from workers.evaluation.grading.assignment import Assignment
+from workers.evaluation.grading.inquiry import AssignedSet, Inquiry
+from workers.evaluation.grading.judges import Judges
 from workers.evaluation.grading.pool import GradingPool
 from workers.evaluation.tasks.task import Grade, Graded, Item
 
@@ -177,6 +181,32 @@ def test_a_grading_may_outlive_its_pool(task: PythonTask) -> None:
         grading.submit(0, 0, "sleep 600")
     with pytest.raises(RuntimeError, match="the pool of graders was closed"):
         grading.grades()
+
+
+def test_a_set_may_be_limited_to_fewer_judges(task: PythonTask) -> None:
+    judges = Judges(3)
+    try:
+        assigned = AssignedSet(judges, judges.assign(Assignment(task, ANY, 60), 1), 60)
+        inquiry = Inquiry(assigned)
+        for sample in range(12):
+            inquiry.ask(0, sample, "process")
+        grades = [inquiry.wait()[2].grade for _ in range(12)]
+        assert len({grade.extracted for grade in grades if grade is not None}) == 1
+        assert not inquiry.open
+    finally:
+        judges.close()
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
+def test_code_is_judged_in_the_sandbox_by_its_own_time_limit() -> None:
+    task = CodeTask(type="code", entry_point="name", continues=None, timeout_seconds=2)
+    fields = {"test": "def check(one):\n    assert one(2) == 4\n", "name": "double"}
+    answers = ["return 2 * x", "return x", "while True: pass"]
+    with GradingPool(2) as pool, pool.begin(task, [Item("", "", fields)]) as grading:
+        for sample, body in enumerate(answers):
+            grading.submit(0, sample, f"```python\ndef double(x):\n    {body}\n```")
+        (grades,) = grading.grades()
+    assert [grade.category for grade in grades] == ["correct", "wrong_answer", "timed_out"]
 
 
 def test_answers_that_cannot_be_are_refused(pool: GradingPool, task: PythonTask) -> None:

@@ -133,6 +133,14 @@ def test_judges_that_can_start_no_more_are_one_error(tmp_path: Path) -> None:
             assert grading.grades()[0][0].score == 1
 
 
+def test_a_sandbox_that_breaks_says_nothing_about_answers(
+    pool: GradingPool, task: PythonTask
+) -> None:
+    with pytest.raises(RuntimeError, match="the sandbox does not work: it is gone"):
+        graded(pool, task, ["fine", "sandbox", "fine"])
+    assert [grade.score for grade in graded(pool, task, ["fine"])] == [1]
+
+
 def test_a_lost_dispatcher_is_an_error_and_replaced(task: PythonTask) -> None:
     before = set(psutil.Process().children())
     with GradingPool(1) as pool, pool.begin(task, items(1)) as grading:

@@ -30,6 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "embeddings": {"r": 4, "target_modules": ["embed_tokens"]},
     "tokens": {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [1, 2]},
 }
+QUICK = ("dora", "biases", "rank", "norm", "embeddings")
 TIED: dict[str, dict[str, Any]] = {
     "adapted": {"r": 4, "target_modules": ["q_proj", "embed_tokens"]},
     "adapted head": {"r": 4, "target_modules": ["lm_head"]},
@@ -63,7 +64,10 @@ def base(engines: EvaluationEngines) -> Answers:
     return told(engines, None)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[] if kind in QUICK else pytest.mark.exhaustive) for kind in KINDS],
+)
 def test_an_adapter_is_scored_as_peft_merges_it(
     lab: Lab, engines: EvaluationEngines, base: Answers, kind: str
 ) -> None:
@@ -89,16 +93,6 @@ def test_merged_and_served_adapters_take_turns(
     assert [told(engines, one) for one in checkpoints] == first
 
 
-def test_an_adapter_is_merged_in_the_type_that_is_served(tmp_path: Path) -> None:
-    lab = Lab(tmp_path, tied=False, dtype="bfloat16")
-    with closing(lab.engines(lora_rank=LARGEST_RANK)) as engines:
-        before = told(engines, None)
-        for kind in ("dora", "head", "embeddings"):
-            adapter = lab.adapter(kind, 7, lora_alpha=8, **KINDS[kind])
-            assert told(engines, adapter) == told(engines, lab.merged(adapter))
-        assert told(engines, None) == before
-
-
 def test_what_cannot_be_merged_is_refused(
     lab: Lab, engines: EvaluationEngines, base: Answers
 ) -> None:
@@ -112,8 +106,8 @@ def test_what_cannot_be_merged_is_refused(
     text = config.read_text()
     config.write_text(text.replace('"r": 4', '"r": 5'))
     _refused_then_base(engines, adapter, r"float32 \[4, 64\], not \[5, 64\]", base)
-    config.write_text(text.replace('"use_dora": true', '"layer_replication": [[0, 2], [1, 2]]'))
-    _refused_then_base(engines, adapter, "cannot be merged: IndexError", base)
+    config.write_text(text.replace('"q_proj"', '"input_layernorm"'))
+    _refused_then_base(engines, adapter, "cannot be merged: ValueError: Target module", base)
 
 
 @pytest.mark.parametrize("kind", TIED)
@@ -129,6 +123,17 @@ def test_what_would_untie_the_embeddings_is_refused(tmp_path: Path, kind: str) -
         engines.load_weights(fine)
         loss = engines.loss(EXAMPLES, tokens_per_batch=64).mean
         assert loss == pytest.approx(_loss(lab, fine), abs=2e-4)
+
+
+# The last one: an engine that is shut down takes vLLM's process groups from any other.
+def test_an_adapter_is_merged_in_the_type_that_is_served(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, tied=False, dtype="bfloat16")
+    with closing(lab.engines(lora_rank=LARGEST_RANK)) as engines:
+        before = told(engines, None)
+        for kind in ("dora", "head", "embeddings"):
+            adapter = lab.adapter(kind, 7, lora_alpha=8, **KINDS[kind])
+            assert told(engines, adapter) == told(engines, lab.merged(adapter))
+        assert told(engines, None) == before
 
 
 def _loss(lab: Lab, adapter: Checkpoint) -> float:

@@ -27,8 +27,8 @@ MOMENTS: Mapping[str, tuple[str, str]] = {
     "claiming": ("UPDATE ON hpo.evaluation", "OLD.state = 'open' AND NEW.state = 'claimed'"),
     "loading": (PHASE[0], PHASE[1].format("loading the weights")),
     "generating": (PHASE[0], PHASE[1].format("generating")),
-    "grading": (PHASE[0], PHASE[1].format("grading")),
     "computing the loss": (PHASE[0], PHASE[1].format("computing the loss")),
+    "grading": (PHASE[0], PHASE[1].format("grading")),
     "reporting": ("INSERT ON trial_intermediate_values", "true"),
     "storing": ANSWERED,
     "storing the answers": ("INSERT ON hpo.evaluation_answers", "true"),
@@ -134,7 +134,7 @@ class Gates:
         holder.commit()
 
 
-def first_of(gates: Gates, moment: str, living: set[int], seconds: float = 60) -> int | None:
+def first_of(gates: Gates, moment: str, living: set[int], seconds: float = 120) -> int | None:
     """The first of the living workers that comes to a gate; None when none does."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -61,7 +61,7 @@ class Siege:
     def kill_at(self, moment: str, delay: float) -> None:
         """Kill the worker whose session stands at a gate, so long after the gate opened."""
         victim = first_of(self.gates, moment, {worker.pid for worker in self._living()})
-        assert victim is not None, f"nobody came to {moment!r}:\n{self.logs()}"
+        assert victim is not None, f"nobody came to {moment!r}: {self.phases()}\n{self.logs()}"
         if delay:
             self.gates.open(moment)
             time.sleep(delay)
@@ -90,6 +90,10 @@ class Siege:
             worker.send_signal(signal.SIGTERM)
         assert [worker.wait(30) for worker in living] == [0] * len(living), self.logs()
 
+    def phases(self) -> dict[int, str]:
+        """What the workers are doing, by process id."""
+        return {row.pid: row.phase for row in Workers(self.database).present(self.record.id)}
+
     def logs(self) -> str:
         return "\n".join(
             f"{file.name}:\n{file.read_text()[-3000:]}"
@@ -114,8 +118,7 @@ class Siege:
 
     def _dead_sessions(self) -> set[int]:
         """Process ids of the killed whose sessions the server still has."""
-        present = Workers(self.database).present(self.record.id)
-        return {row.pid for row in present} - {worker.pid for worker in self._living()}
+        return self.phases().keys() - {worker.pid for worker in self._living()}
 
 
 def _perturbed(base: Path, seed: int) -> Callable[[Path], None]:

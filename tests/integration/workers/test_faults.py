@@ -152,7 +152,7 @@ def test_a_tracker_that_cannot_be_reached_costs_no_trial(
         raise wandb.errors.CommError("no network")
 
     monkeypatch.setattr(wandb, "init", unreachable)
-    with tracking(record, spec, 0, {}) as tracker:
+    with tracking(record, spec, 0, {}, dict) as tracker:
         assert isinstance(tracker, NoTracker)
 
 

@@ -156,3 +156,14 @@ def test_another_function_and_ending(tmp_path: Path) -> None:
     grader = PythonGrader(PythonTask(type="python", path=str(path), function="mine"))
     assert grader.grade(Item("", "a"), "a").score == 1
     assert not (tmp_path / "__pycache__").exists()
+
+
+def test_the_grader_in_the_documents(tmp_path: Path) -> None:
+    document = Path(__file__).parents[3] / "docs" / "tasks.md"
+    shown = document.read_text().partition("```python\n")[2].partition("```")[0]
+    path = str(write(tmp_path, shown))
+    grader = PythonGrader(PythonTask(type="python", path=path, categories=("wrong_season",)))
+    item = Item("", "", fields={"season": "winter"})
+    answers = ("one\ntwo\nwinter", "one\ntwo\nthree", "one")
+    categories = [grader.grade(item, answer).category for answer in answers]
+    assert categories == [CORRECT, "wrong_season", FORMAT_FAILURE]

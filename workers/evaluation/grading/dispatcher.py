@@ -100,8 +100,8 @@ class Dispatcher:
         elif kind == FORGET:
             self._staff.forget(int(rest))
         elif kind == ASSIGN:
-            number, assignment = rest.split(b" ", 1)
-            self._sets[int(number)] = AssignedSet(assignment)
+            number, most, assignment = rest.split(b" ", 2)
+            self._sets[int(number)] = AssignedSet(assignment, int(most))
 
     def _answer(self, reply: Reply) -> None:
         if not self._unsent:

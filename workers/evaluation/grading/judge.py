@@ -35,6 +35,7 @@ from workers.evaluation.grading.messages import (
     decode_question,
     encode_reply,
 )
+from workers.evaluation.sandbox.run import SandboxError
 from workers.evaluation.tasks.catalogue import make_grader
 from workers.evaluation.tasks.task import Grader
 
@@ -114,6 +115,8 @@ def _reply(grader: Grader, assignment: Assignment, question: Question) -> Reply:
         return Reply(question.ticket, refused=refused, categories=tuple(grader.categories))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
+    except SandboxError as error:
+        return Reply(question.ticket, unable=f"the sandbox does not work: {error}")
     except Exception as error:
         return Reply(question.ticket, refused=reason(error))
 

@@ -29,6 +29,8 @@ class AssignedSet:
     """What some judges were told."""
 
     line: bytes
+    most: int
+    """Judges that it may have."""
     unable: Reply | None = None
     """Why the judge that last tried to begin with it could not."""
 
@@ -43,8 +45,8 @@ class Asked:
     seconds: float
     """Longest time that the reply may take."""
     line: bytes
-    deaths: int = 0
-    """Judges that died on it."""
+    failures: int = 0
+    """Judges that died on it or could not work."""
 
 
 class JudgeEnded(Exception):

@@ -53,10 +53,10 @@ class Judges:
         """One that was never given before."""
         return next(self._numbers)
 
-    def assign(self, assignment: Assignment) -> int:
-        """Make a set known; its number."""
+    def assign(self, assignment: Assignment, most: int) -> int:
+        """Make a set known that may have so many judges; its number."""
         number = self.number()
-        self._send(b"%s %d %s" % (ASSIGN, number, encode_assignment(assignment)))
+        self._send(b"%s %d %d %s" % (ASSIGN, number, most, encode_assignment(assignment)))
         return number
 
     def ask(

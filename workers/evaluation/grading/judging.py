@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 from hpo.spec.errors import HpoError
+from workers.evaluation.sandbox.run import SandboxError
 from workers.evaluation.tasks.task import NOT_ASKED, NOT_GRADABLE, Grade, Grader, Item
 
 _LONGEST_REASON = 500
@@ -13,11 +14,12 @@ _LONGEST_REASON = 500
 def judged(grader: Grader, item: Item, answer: str) -> Grade:
     """The grade, or `not_gradable` with the reason from a grader that fails.
 
-    Raises MemoryError, which may be the fault of what was graded before.
+    Raises MemoryError, which may be the fault of what was graded before, and
+    SandboxError, which says nothing about the answer.
     """
     try:
         return _possible(grader.grade(item, answer), grader)
-    except MemoryError:
+    except (MemoryError, SandboxError):
         raise
     except (Exception, SystemExit) as error:
         return not_gradable(reason(error))

@@ -2,7 +2,7 @@
 
 The worker speaks to the dispatcher, which speaks to the judges:
 
-    assign SET ASSIGNMENT          what the judges of a set are told first
+    assign SET MOST ASSIGNMENT     how many judges it may have, and what they are told first
     ask SET INQUIRY SECONDS QUESTION
     forget INQUIRY                 its open questions need no replies
 
@@ -58,7 +58,7 @@ class Reply:
     lost: str | None = None
     """How the judge was lost over the question; from the dispatcher."""
     unable: str | None = None
-    """Why no judge can start; from the dispatcher."""
+    """Why there can be no reply: no judge can start, or the sandbox does not work."""
     given: bool = False
     """Whether that is by what was given, and no fault of this machine's."""
 
@@ -84,7 +84,7 @@ def encode_reply(reply: Reply) -> bytes:
 
     Raises ValueError or TypeError for a grade or a measure that is no JSON.
     """
-    said = {key: value for key, value in asdict(reply).items() if value not in (None, False, ())}
+    said = {key: value for key, value in asdict(reply).items() if value not in (None, ())}
     return encode_line(said)
 
 

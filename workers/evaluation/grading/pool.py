@@ -15,6 +15,7 @@ from workers.evaluation.grading.grading import Grading
 from workers.evaluation.grading.inquiry import AssignedSet
 from workers.evaluation.grading.judges import Judges
 from workers.evaluation.grading.jury import JudgesJury, Jury, OwnJury, asked_refusals
+from workers.evaluation.sandbox.sandbox import most_at_once
 from workers.evaluation.tasks.catalogue import make_grader
 from workers.evaluation.tasks.task import Grader, Item
 
@@ -104,11 +105,16 @@ class GradingPool:
         if self._judges is None:
             self._judges = Judges(self._processes)
         seconds = self._seconds(task)
-        number = self._judges.assign(Assignment(task, items, seconds))
+        number = self._judges.assign(Assignment(task, items, seconds), self._most(task))
         assigned = AssignedSet(self._judges, number, seconds)
         refusals, categories = asked_refusals(assigned, len(items))
         _require_gradable(refusals)
         return _KnownSet(task, items, lambda: JudgesJury(assigned, categories))
+
+    def _most(self, task: AnyTask) -> int:
+        """Judges that a task may have; some sandboxes run one program at a time."""
+        at_once = most_at_once() if isinstance(task, SandboxedTask) else None
+        return self._processes if at_once is None else min(at_once, self._processes)
 
     def _seconds(self, task: AnyTask) -> float:
         """The time limit of one answer; the sandbox ends code by itself before."""

@@ -16,7 +16,7 @@ from workers.evaluation.grading.judge_process import (
 )
 from workers.evaluation.grading.messages import Reply
 
-MOST_DEATHS = 2
+MOST_FAILURES = 2
 """An answer may meet a judge that has used up its memory on others, or one that
 the system picks to end. It is blamed when it meets another."""
 
@@ -108,6 +108,8 @@ class Staff:
 
     def _make_room(self, assigned: AssignedSet) -> bool:
         """Whether one more judge may start; ends an idle one of another set for it."""
+        if len(self._holding(assigned)) >= assigned.most:
+            return False
         if len(self._judges) < self._processes:
             return True
         others = [j for j in self._judges if j.idle and j.assigned is not assigned]
@@ -146,15 +148,22 @@ class Staff:
         if reply is None:
             return
         if judge.asked is not None:
-            judge.asked = None
-            self._answer(reply)
-            if reply.retiring:
-                self._dismiss(judge)
+            self._deliver(judge, judge.asked, reply)
         elif reply.refused is None:
             judge.ready = True
             judge.assigned.unable = None
         else:
             judge.assigned.unable = Reply(0, unable=reply.refused, given=True)
+            self._dismiss(judge)
+
+    def _deliver(self, judge: JudgeProcess, asked: Asked, reply: Reply) -> None:
+        judge.asked = None
+        if reply.unable is not None:
+            self._dismiss(judge)
+            self._ask_again(asked, reply)
+            return
+        self._answer(reply)
+        if reply.retiring:
             self._dismiss(judge)
 
     def _bury(self, judge: JudgeProcess) -> None:
@@ -163,14 +172,16 @@ class Staff:
         if not judge.ready:
             self._note_unable(judge, f"it {ending}")
         elif judge.asked is not None:
-            self._blame(judge.asked, ending)
+            why = f"the grader's process {ending}"
+            self._ask_again(judge.asked, Reply(judge.asked.ticket, lost=why))
 
-    def _blame(self, asked: Asked, ending: str) -> None:
-        asked.deaths += 1
-        if asked.deaths < MOST_DEATHS:
+    def _ask_again(self, asked: Asked, failure: Reply) -> None:
+        """Give a question to a new judge; the failure is the reply if that fails, too."""
+        asked.failures += 1
+        if asked.failures < MOST_FAILURES:
             self._waiting.setdefault(asked.assigned, deque()).appendleft(asked)
         else:
-            self._answer(Reply(asked.ticket, lost=f"the grader's process {ending}"))
+            self._answer(failure)
 
     def _note_unable(self, judge: JudgeProcess, why: str) -> None:
         judge.assigned.unable = _not_started(why)
