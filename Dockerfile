@@ -18,7 +18,8 @@ RUN packages=libnuma1 \
 # The folders become volumes, which take over the owner found here.
 RUN useradd --uid 1000 --create-home hpo \
     && install --directory --owner=hpo --group=hpo \
-        /var/lib/hpo /var/cache/huggingface /results /studies
+        /var/lib/hpo /var/cache/huggingface /results /studies \
+    && install --directory --owner=nobody --group=nogroup /run/sandbox
 
 # The dependencies, in a layer that a change of our sources leaves alone: of
 # these only the package's version is read, and the two texts may be empty.

@@ -14,6 +14,9 @@ import yaml
 
 from storage.schema import SCHEMA
 from storage.workers import PREFIX
+from workers.evaluation.sandbox import server
+from workers.evaluation.sandbox.run import FILES_MIB
+from workers.evaluation.sandbox.sandbox import VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(sysconfig.get_path("scripts")) / "docker-compose"
@@ -21,7 +24,7 @@ BASE = "docker-compose.yml"
 GPU = "docker-compose.gpu.yml"
 PASSWORD = {"POSTGRES_PASSWORD": "only-for-this-test"}
 WORKERS = ("trial-worker", "evaluation-worker")
-OURS = ("study", "dashboard", *WORKERS)
+OURS = ("study", "dashboard", "sandbox", *WORKERS)
 
 Config = dict[str, Any]
 
@@ -91,6 +94,7 @@ def test_restart_policies(base: Config) -> None:
         "dashboard": "unless-stopped",
         "trial-worker": "on-failure",
         "evaluation-worker": "on-failure",
+        "sandbox": "unless-stopped",
         "study": "no",
     }
 
@@ -118,6 +122,7 @@ def test_workers_start_after_the_study_exists(base: Config) -> None:
         conditions = {
             service: rule["condition"]
             for service, rule in base["services"][name]["depends_on"].items()
+            if service != "sandbox"
         }
         assert conditions == {
             "postgres": "service_healthy",
@@ -131,14 +136,15 @@ def test_data_lives_on_named_volumes(base: Config) -> None:
         for name, service in base["services"].items()
     }
     assert mounts["postgres"] == {"/var/lib/postgresql": "pgdata"}
-    assert mounts["trial-worker"] == mounts["evaluation-worker"] == mounts["study"]
+    assert mounts["trial-worker"] == mounts["study"]
+    assert mounts["evaluation-worker"] == {**mounts["study"], "/run/sandbox": "sandbox"}
     assert mounts["trial-worker"] == {
         "/var/lib/hpo": "state",
         "/var/cache/huggingface": "models",
         "/results": "results",
         "/studies": str(ROOT / "studies"),
     }
-    assert set(base["volumes"]) == {"pgdata", "state", "models", "results"}
+    assert set(base["volumes"]) == {"pgdata", "state", "models", "results", "sandbox"}
 
 
 def test_study_files_are_mounted_read_only(base: Config) -> None:
@@ -224,6 +230,45 @@ def test_the_override_changes_the_accelerator_only(base: Config, gpu: Config) ->
     for name in WORKERS:
         before, after = (config["services"][name]["command"] for config in (base, gpu))
         assert after == [*before[:-1], "cuda:0"]
+
+
+def test_the_sandbox_has_nothing(base: Config) -> None:
+    sandbox = base["services"]["sandbox"]
+    assert sandbox["network_mode"] == "none"
+    assert sandbox["read_only"]
+    assert sandbox["cap_drop"] == ["ALL"]
+    assert "cap_add" not in sandbox
+    assert sandbox["security_opt"] == ["no-new-privileges:true"]
+    assert not sandbox.get("environment")
+    assert "depends_on" not in sandbox
+    assert [mount["source"] for mount in sandbox["volumes"]] == ["sandbox"]
+    assert sandbox["mem_limit"] == sandbox["memswap_limit"] == str(2 << 30)
+    assert sandbox["pids_limit"] == 128
+    assert sandbox["tmpfs"] == [f"/tmp:size={FILES_MIB}m,nr_inodes=4096"]
+
+
+def test_the_sandboxs_server_is_first_and_another_user(base: Config) -> None:
+    sandbox = base["services"]["sandbox"]
+    assert sandbox["init"] is False
+    assert sandbox["user"] == "65534:65534"
+    assert sandbox["entrypoint"] == ["python", "-m", server.__name__]
+    socket = base["services"]["evaluation-worker"]["environment"][VARIABLE]
+    assert sandbox["command"] == [socket]
+    assert str(Path(socket).parent) in {mount["target"] for mount in sandbox["volumes"]}
+    assert base["services"]["evaluation-worker"]["depends_on"]["sandbox"] == {
+        "condition": "service_started",
+        "required": True,
+    }
+
+
+def test_only_the_evaluation_worker_reaches_the_sandbox(base: Config) -> None:
+    reaching = {
+        name
+        for name, service in base["services"].items()
+        if VARIABLE in service.get("environment", {})
+        or any(mount["source"] == "sandbox" for mount in service.get("volumes", []))
+    }
+    assert reaching == {"evaluation-worker", "sandbox"}
 
 
 def test_the_image_does_not_run_as_root() -> None:

@@ -178,11 +178,12 @@ def require_gradable(pool: GradingPool, items: GenerationSet, name: str) -> None
     Raises InputError.
     """
     number = len(items.items) if isinstance(items.task, PLAIN) else ITEMS_CHECKED
-    answers, asked = items.perfect[:number], items.items[:number]
-    with pool.begin(items.task, asked) as grading:
+    answers = items.perfect[:number]
+    # The whole set is made known, so that the graders are ready for it.
+    with pool.begin(items.task, items.items) as grading:
         for index, answer in enumerate(answers):
             grading.submit(index, 0, answer)
-        grades = [first for first, *_ in grading.grades()]
+        grades = [first for first, *_ in grading.grades()[: len(answers)]]
     wrong = [index for index, grade in enumerate(grades) if grade.score < 1]
     if not wrong:
         return
@@ -190,7 +191,7 @@ def require_gradable(pool: GradingPool, items: GenerationSet, name: str) -> None
     told = (
         f"{name}.task: given {items.task.type!r}, by which the item's own answer "
         f"{shorten(answers[first], 80)!r} is {grades[first].category.replace('_', ' ')} against "
-        f"{shorten(asked[first].reference, 80)!r}"
+        f"{shorten(items.items[first].reference, 80)!r}"
     )
     if isinstance(items.task, SURE) or len(wrong) == len(grades):
         raise InputError(

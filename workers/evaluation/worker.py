@@ -18,6 +18,7 @@ from storage.errors import LeaseLost
 from storage.records import EvaluationRequest
 from workers.evaluation.claim import Claim
 from workers.evaluation.engines.engines import EvaluationEngines
+from workers.evaluation.grading.errors import GradersUnavailable
 from workers.evaluation.grading.pool import GradingPool
 from workers.evaluation.score import Evaluator, Scored
 from workers.evaluation.scores import Scores
@@ -128,6 +129,11 @@ class EvaluationWorker:
             # on its checkpoint.
             for claim in claims:
                 claim.release()
+        except GradersUnavailable:
+            # No checkpoint is to blame: another worker may find graders.
+            for claim in claims:
+                claim.release()
+            raise
 
     def _answer(self, claims: list[Claim]) -> None:
         """Score what is claimed; further claims are added to the list."""

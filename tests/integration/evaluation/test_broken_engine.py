@@ -92,16 +92,14 @@ def test_a_lack_of_memory_makes_the_engine_narrower(
 
 
 # The last one: an engine that is shut down takes vLLM's process groups from any other.
-@pytest.mark.parametrize("shape", [(7, 7), (64, 64)])
-def test_what_verification_keeps_away_breaks_an_engine(lab: Lab, shape: tuple[int, int]) -> None:
-    """A tensor of a wrong shape, and one that lacks those that vLLM joins it with."""
+def test_what_verification_keeps_away_breaks_an_engine(lab: Lab) -> None:
     from workers.evaluation.engines.generation import GenerationEngine
 
     options = evaluation_options(lab.spec(), lab.evaluation(), device="cpu", max_model_len=64)
     engine = GenerationEngine(options)
     try:
         with pytest.raises(EngineBroken):
-            engine.reload(lambda: iter([(QUERY, torch.zeros(shape))]), base=False)
+            engine.reload(lambda: iter([(QUERY, torch.zeros(7, 7))]), base=False)
     finally:
         engine.close()
 

@@ -40,7 +40,7 @@ def engines(lab: Lab) -> Iterator[EvaluationEngines]:
 
 def test_answers_are_greedy(lab: Lab, engines: EvaluationEngines) -> None:
     base = told(engines, None)
-    model = lab.read_base().eval()
+    model = lab.read_base().train(False)
     for prompt, answer in zip(PROMPTS, base.tokens, strict=True):
         ids = torch.tensor([[*prompt, *answer]])
         with torch.no_grad():

@@ -56,7 +56,7 @@ def test_a_grader_that_hangs_costs_its_answer_the_time_limit(task: PythonTask) -
     answers = [f"fine {index}" for index in range(40)]
     answers[3], answers[17] = "sleep 600", "spin"
     calls: list[float] = []
-    with GradingPool(2, item_seconds=1.5) as pool, pool.begin(task, ANY) as grading:
+    with GradingPool(2, item_seconds=3) as pool, pool.begin(task, ANY) as grading:
         for index, answer in enumerate(answers):
             grading.submit(index, 0, answer)
         found = grading.grades(lambda: calls.append(time.monotonic()))
@@ -65,11 +65,11 @@ def test_a_grader_that_hangs_costs_its_answer_the_time_limit(task: PythonTask) -
     for index, grade in enumerate(grades):
         if index in (3, 17):
             assert grade.category == NOT_GRADABLE
-            assert grade.detail == "the grader took more than 1.5 s"
+            assert grade.detail == "the grader took more than 3 s"
         else:
             assert grade.extracted == answers[index]
     # The lease is renewed while nothing comes in.
-    assert max(late - early for early, late in pairwise(calls)) < 1.4
+    assert max(late - early for early, late in pairwise(calls)) < 2.5
 
 
 def test_what_a_killed_grader_has_started_dies_with_it(task: PythonTask) -> None:
@@ -159,7 +159,7 @@ def test_a_lost_dispatcher_is_an_error_and_replaced(task: PythonTask) -> None:
 
 
 WORKER = """
-import os, sys
+import os, sys, time
 from hpo.spec.tasks import PythonTask
 from workers.evaluation.grading.pool import GradingPool
 from workers.evaluation.tasks.task import Item
@@ -168,12 +168,13 @@ task = PythonTask(type="python", path=sys.argv[1])
 with GradingPool(3) as pool, pool.begin(task, [Item("", "")] * 3) as grading:
     for sample, answer in enumerate(("sleep 600", "spin", "fine")):
         grading.submit(0, sample, answer)
-    if os.fork() == 0:
-        # A child of the worker's that keeps the pipes open must not keep the judges.
-        os.execvp("sleep", ["sleep", "60"])
-    grading._jury.next()
-    print("graded", flush=True)
-    grading.grades()
+    child = os.fork()
+    if child == 0:
+        # It keeps the worker's ends of the pipes open.
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    grading.grades(lambda: print("graded", flush=True))
 """
 
 
@@ -181,12 +182,13 @@ def test_no_judge_outlives_a_killed_worker(task: PythonTask) -> None:
     command = [sys.executable, "-c", WORKER, task.path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
+        child = psutil.Process(int(worker.stdout.readline()))
         assert worker.stdout.readline() == "graded\n"
         family = psutil.Process(worker.pid).children(recursive=True)
-        (sleeper,) = [one for one in family if one.name() == "sleep"]
-        family.remove(sleeper)
+        family.remove(child)
+        # The dispatcher and three judges.
         assert len(family) == 4
         worker.kill()
     _, alive = psutil.wait_procs(family, timeout=10)
-    sleeper.kill()
+    child.kill()
     assert not alive

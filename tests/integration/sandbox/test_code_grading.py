@@ -14,7 +14,11 @@ from workers.evaluation.tasks.code import CATEGORIES, make_code_grader
 from workers.evaluation.tasks.task import Grade, Graded, Grader, Item
 
 START = "from typing import List\n\ndef total(xs: List[int]) -> int:\n    '''Sum.'''\n"
-TESTS = "def check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0, 'empty'\n"
+TESTS = (
+    "def check(candidate):\n"
+    "    assert candidate([1, 2]) == 3\n"
+    "    assert candidate([]) == 0, 'empty'\n"
+)
 CODE = Item(START, "", {"prompt": START, "test": TESTS, "entry_point": "total"})
 PAIRS = [{"input": "1 2\n", "output": "3\n"}, {"input": "5 6\n", "output": "11"}]
 PROGRAM = Item("", "", {"tests": json.dumps(PAIRS)})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +68,20 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
     for found in (parse(text), continued(START, text), *map(parse, blocks(text))):
         assert found.error is None or found.error
     salvaged(text, "f")
+
+
+@pytest.mark.parametrize(
+    "unit", [" ", "`", "a", "a(", ")", "=", "\n", "\n`", "a.", "```a\n", "~", "    x"]
+)
+@pytest.mark.parametrize("end", ["", "x", "\n```python\na"])
+def test_long_answers_take_little_time(unit: str, end: str) -> None:
+    text = unit * (100_000 // len(unit)) + end
+    started = time.process_time()
+    blocks(text)
+    looks_like_code(text)
+    continued(START, text)
+    salvaged(text, "f")
+    assert time.process_time() - started < 5
 
 
 def test_names_that_are_defined() -> None:

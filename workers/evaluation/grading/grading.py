@@ -48,7 +48,8 @@ class Grading:
         """What the task measures of the whole set besides the accuracy, by name.
 
         `graded` are all items of the set, in order. Raises ValueError for another
-        number of items, and InputError or RuntimeError when there is nobody to judge.
+        number of items, and InputError or
+        GradersUnavailable when there is nobody to judge.
         """
         number = len(self._grades)
         if len(graded) != number:
@@ -74,8 +75,9 @@ class Grading:
         grade and at least once a second, as every answer has its time limit; what
         it raises ends the grading.
 
-        Raises InputError or RuntimeError when there is nobody to judge or the
-        grading is over, and ValueError when an item lacks a sample before its last.
+        Raises InputError or GradersUnavailable when there is nobody to judge,
+        RuntimeError when the grading is over, and ValueError when an item lacks a
+        sample before its last.
         """
         self._require_open()
         try:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpo.spec.errors import InputError
+from workers.evaluation.grading.errors import GradersUnavailable
 from workers.evaluation.grading.judges import Judges
 from workers.evaluation.grading.messages import Question, Reply
 from workers.evaluation.tasks.task import Graded
@@ -58,7 +59,7 @@ class Inquiry:
     def next(self, seconds: float = _LOOK_SECONDS) -> tuple[int, int, Reply] | None:
         """Item, sample and reply; None when there was none in `seconds`.
 
-        Raises InputError or RuntimeError when no judge can reply.
+        Raises InputError or GradersUnavailable when no judge can reply.
         """
         if not self._arrived:
             self._judges.wait(seconds)
@@ -66,13 +67,13 @@ class Inquiry:
             return None
         index, sample, reply = self._arrived.popleft()
         if reply.unable is not None:
-            raise (InputError if reply.given else RuntimeError)(reply.unable)
+            raise (InputError if reply.given else GradersUnavailable)(reply.unable)
         return index, sample, reply
 
     def wait(self) -> tuple[int, int, Reply]:
         """Item, sample and reply; every question has its time limit.
 
-        Raises InputError or RuntimeError when no judge can reply.
+        Raises InputError or GradersUnavailable when no judge can reply.
         """
         while True:
             taken = self.next()

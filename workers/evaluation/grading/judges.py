@@ -12,6 +12,7 @@ from select import select
 from typing import IO
 
 from workers.evaluation.grading.assignment import Assignment, encode_assignment
+from workers.evaluation.grading.errors import GradersUnavailable
 from workers.evaluation.grading.messages import (
     ASK,
     ASSIGN,
@@ -38,7 +39,7 @@ class Judges:
     def __init__(self, processes: int) -> None:
         """Start that process, which starts up to so many judges.
 
-        Raises RuntimeError when it cannot be started.
+        Raises GradersUnavailable when it cannot be started.
         """
         self._numbers = count(1)
         self._unsent: deque[memoryview] = deque()
@@ -81,10 +82,10 @@ class Judges:
     def wait(self, seconds: float) -> None:
         """Wait until replies come, at most so long, and hand them to who has asked.
 
-        Raises RuntimeError when no more can come.
+        Raises GradersUnavailable when no more can come.
         """
         if self.ended is not None:
-            raise RuntimeError(self.ended)
+            raise GradersUnavailable(self.ended)
         writable = [self._questions] if self._unsent else []
         readable, writable, _ = select([self._replies], writable, [], seconds)
         if writable:
@@ -138,7 +139,7 @@ class Judges:
                 f"the process that serves the graders ended with exit code {status}; "
                 "see its errors above"
             )
-            raise RuntimeError(self.ended)
+            raise GradersUnavailable(self.ended)
         for line in self._lines.split(chunk):
             reply = decode_reply(line)
             asker = self._askers.pop(reply.ticket, None)
@@ -159,7 +160,7 @@ def _started(processes: int) -> subprocess.Popen[bytes]:
             start_new_session=True,
         )
     except OSError as error:
-        raise RuntimeError(f"no process for grading could start: {error}") from error
+        raise GradersUnavailable(f"no process for grading could start: {error}") from error
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:

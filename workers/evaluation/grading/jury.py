@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from workers.evaluation.grading.errors import GradersUnavailable
 from workers.evaluation.grading.inquiry import AssignedSet, Inquiry
 from workers.evaluation.grading.judging import judged, not_gradable, refusal
 from workers.evaluation.tasks.task import Grade, Graded, Grader, Item
@@ -87,7 +88,7 @@ class JudgesJury:
     def next(self) -> tuple[int, int, Grade] | None:
         """Item, sample and grade; None when there was none within a second.
 
-        Raises InputError or RuntimeError when no judge can reply.
+        Raises InputError or GradersUnavailable when no judge can reply.
         """
         taken = self._inquiry.next()
         if taken is None:
@@ -99,13 +100,14 @@ class JudgesJury:
     def measures(self, graded: Sequence[Graded]) -> Mapping[str, float]:
         """What the task measures of the whole set.
 
-        Raises InputError or RuntimeError when no judge can tell.
+        Raises InputError or GradersUnavailable when no judge can tell.
         """
         inquiry = Inquiry(self._assigned)
         inquiry.ask(0, graded=graded)
         _, _, reply = inquiry.wait()
         if reply.measures is None:
-            raise RuntimeError(f"the set could not be measured: {reply.lost or reply.refused}")
+            why = reply.lost or reply.refused
+            raise GradersUnavailable(f"the set could not be measured: {why}")
         return reply.measures
 
     def close(self) -> None:
@@ -116,7 +118,7 @@ class JudgesJury:
 def asked_refusals(assigned: AssignedSet, number: int) -> tuple[list[str | None], Sequence[str]]:
     """Why each of so many items cannot be graded against, and the grader's categories.
 
-    Raises InputError or RuntimeError when no judge can tell.
+    Raises InputError or GradersUnavailable when no judge can tell.
     """
     inquiry = Inquiry(assigned)
     for index in range(number):

@@ -74,7 +74,7 @@ class GradingPool:
 
         Raises InputError for a set without items, for an item that no answer could
         be graded against and for a task that cannot be graded on this machine, and
-        RuntimeError when no process for grading can start.
+        GradersUnavailable when no process for grading can start.
         """
         if self._judges is not None and self._judges.ended is not None:
             self.close()

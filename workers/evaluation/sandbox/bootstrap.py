@@ -7,6 +7,8 @@ run. The order comes in `marshal`'s form, which the same interpreter wrote.
 
 from __future__ import annotations
 
+import _sitebuiltins
+import builtins
 import marshal
 import os
 import resource
@@ -61,6 +63,9 @@ def set_limits(order: dict[str, int]) -> None:
 
 def run(parts: list[tuple[str, str]], name: str, verdict_fd: int, words: dict[str, bytes]) -> None:
     """Run the parts in one module and end the process."""
+    for word in ("exit", "quit"):
+        # Programs expect them; the module that brings them is left out for speed.
+        setattr(builtins, word, _sitebuiltins.Quitter(word, "Ctrl-D (i.e. EOF)"))
     module = types.ModuleType(name)
     sys.modules[name] = module
     sys.argv = [name]

@@ -37,8 +37,8 @@ def find_sandbox(*, server_seconds: float = 60.0) -> Sandbox:
     """A sandbox that has run a program; the caller keeps it.
 
     The container whose socket `HPO_SANDBOX` names, and for which `server_seconds`
-    are waited, else bubblewrap. Takes a few tenths of a second. Raises InputError where there is none: code is never run
-    without.
+    are waited, else bubblewrap. Takes a few tenths of a second. Raises InputError
+    where there is none: code is never run without.
     """
     socket = os.environ.get(VARIABLE)
     sandbox = ContainerSandbox(socket, server_seconds) if socket else _bubblewrap()

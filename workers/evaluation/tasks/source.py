@@ -12,21 +12,27 @@ from dataclasses import dataclass
 MOST_CHARACTERS = 1 << 18
 """Longer code is refused unread: parsing takes memory many times its size."""
 
+# No part of a pattern gives back what it took: long lines cost no more than their length.
 _FENCE = re.compile(
-    r"^[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[\w+.-]*)[^\n`]*\n"
+    r"^[ \t]*+(?P<fence>`{3,}+|~{3,}+)[ \t]*+(?P<language>[\w+.-]*+)[^\n`]*+\n"
     r"(?P<code>.*?)"
-    r"(?:^[ \t]*(?P=fence)[ \t]*$|\Z)",
+    r"(?:^[ \t]*+(?P=fence)[`~]*+[ \t]*+$|\Z)",
     re.MULTILINE | re.DOTALL,
 )
 _PYTHON = ("python", "py", "python3")
 _STATEMENT = re.compile(
-    r"^[ \t]*(?:(?:async|def|class|import|from|return|for|while|if|try|with|raise|assert|pass|"
-    r"lambda|global|del|yield|match)\b|[\w.]+\(.*\)[ \t]*$|@\w|[\w.\[\], ]+(?:[-+*/%&|^]|//|\*\*)?=(?!=))",
+    r"^[ \t]*+(?:"
+    r"(?:async|def|class|import|from|return|for|while|if|try|with|raise|assert|pass|"
+    r"lambda|global|del|yield|match)\b"
+    r"|[\w.]++\(.*\)[ \t]*+$"
+    r"|@\w"
+    r"|[\w.\[\], ]++(?:[-+*/%&|^]|//|\*\*)?=(?!=)"
+    r")",
     re.MULTILINE,
 )
 _BEGIN = re.compile(r"^(?:(?:async def|def|class|import|from)\b|@\w)", re.MULTILINE)
 _TOP = re.compile(r"^\S", re.MULTILINE)
-_MOST_CUTS = 50
+_MOST_CUTS, _MOST_SALVAGED = 50, 1 << 15
 
 # As where the Codex paper's completions were cut (arXiv:2107.03374), and fences.
 _STOP = re.compile(r"\n(?=def\b|async def\b|class\b|@|if\b|print\b|#|```|~~~)")
@@ -94,7 +100,7 @@ def salvaged(text: str, name: str) -> Parsed | None:
     Also without a last function that is not complete. None where no part does.
     """
     begun = _BEGIN.search(text)
-    if begun is None or len(text) > MOST_CHARACTERS:
+    if begun is None or len(text) > _MOST_SALVAGED:
         return None
     ends = [match.start() for match in _TOP.finditer(text, begun.end())]
     for end in [len(text), *reversed(ends[-_MOST_CUTS:])]:
