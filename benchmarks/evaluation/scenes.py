@@ -1,7 +1,11 @@
-"""What is evaluated: a base model, checkpoints that were trained from it, and a study of them."""
+"""What is evaluated: a base model, checkpoints that were trained from it, and a study of them.
+
+`python -m benchmarks.evaluation.scenes NAME FOLDER [--gsm8k FOLDER]` writes a scene.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,6 +165,18 @@ def read_sets(spec: StudySpec) -> EvaluationSets:
 
 def _config(spec: StudySpec) -> TrainingConfig:
     """The study's training with the largest learning rate of its range."""
-    content = spec.training.model_dump(mode="json")
-    content["optimizer"]["learning_rate"] = 3e-3
-    return TrainingConfig.model_validate(content)
+    return TrainingConfig.model_validate(spec.training | {"optimizer": {"learning_rate": 3e-3}})
+
+
+def main() -> None:
+    """Write a scene."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=SCENES)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--gsm8k", type=Path)
+    given = parser.parse_args()
+    SCENES[given.name].write(given.gsm8k, given.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -50,7 +50,11 @@ class NormalisedTask(Strict):
 
 
 class NumericTask(Strict):
-    """The last number of the answer is the reference's."""
+    """The number of the answer is the reference's.
+
+    That is the first behind the last `####`, else the last in a box or in
+    `<answer>` tags, else the last of all.
+    """
 
     type: Literal["numeric"]
     tolerance: NonNegativeFloat = 0.0

@@ -85,7 +85,13 @@ class Lab:
 
         model = PeftModel.from_pretrained(self.read_base(), adapter.directory).merge_and_unload()
         name = f"merged-{adapter.directory.name}"
-        return self._publish(name, "full", lambda target: model.save_pretrained(target))
+
+        def fill(target: Path) -> None:
+            # The tokenizer belongs to a model that engines can be built on.
+            shutil.copytree(self.base, target, dirs_exist_ok=True)
+            model.save_pretrained(target)
+
+        return self._publish(name, "full", fill)
 
     def read_base(self) -> PreTrainedModel:
         import torch

@@ -69,6 +69,7 @@ def test_answers_go_on_where_they_broke_off(
     assert ask(engines) == wanted
 
 
+@pytest.mark.exhaustive
 def test_the_second_failure_is_told_of_the_checkpoint(
     engines: EvaluationEngines, full: Checkpoint, adapter: Checkpoint
 ) -> None:

@@ -33,7 +33,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 @pytest.fixture(scope="module")
 def engines(lab: Lab) -> Iterator[EvaluationEngines]:
-    with closing(lab.engines()) as engines:
+    with closing(lab.engines(max_model_len=1 << 20)) as engines:
         engines.load_weights(None)
         yield engines
 
@@ -116,10 +116,10 @@ def test_no_cached_prefix_outlives_its_weights(lab: Lab, engines: EvaluationEngi
         assert texts_of(answers(engines)) == texts
 
 
-def test_prompts_get_what_is_left_of_the_window(engines: EvaluationEngines) -> None:
+def test_prompts_get_what_is_left_of_the_models_window(engines: EvaluationEngines) -> None:
     engines.load_weights(None)
-    assert engines.window == 256
-    prompts = [[1] * 250, [1] * 255, [1] * 256, [1] * 300]
+    assert engines.window == 2048
+    prompts = [[1] * length for length in (2042, 2047, 2048, 3000)]
     found = answers(engines, prompts, 7)
     assert found.keys() == {(0, 0), (1, 0)}
     lengths = [len(found[item, 0].token_ids) for item in (0, 1)]
@@ -138,11 +138,6 @@ def test_engine_is_usable_after_a_checkpoint_vanished(lab: Lab, engines: Evaluat
 
 
 # From here on, engines are shut down, which takes vLLM's process groups from any other.
-def test_the_window_is_the_models_at_most(lab: Lab) -> None:
-    with closing(lab.engines(max_model_len=1 << 20)) as engines:
-        assert engines.window == 2048
-
-
 def test_nothing_is_generated_without_generation(lab: Lab) -> None:
     with closing(lab.engines(generation=False)) as engines:
         engines.load_weights(lab.full(43))

@@ -136,6 +136,24 @@ def test_a_sandbox_that_breaks_is_no_verdict(bubblewrap: BubblewrapSandbox) -> N
         run(broken, "pass")
 
 
+def test_limits_that_were_inherited(bubblewrap: BubblewrapSandbox) -> None:
+    code = (
+        "import resource, sys\n"
+        "from workers.evaluation.sandbox.run import Limits, Program, SandboxError\n"
+        "from workers.evaluation.sandbox.sandbox import find_sandbox\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+        "sandbox = find_sandbox()\n"
+        "print(sandbox.run(Program('print(1)'), b'', Limits(5, 1024)).output)\n"
+        "try: sandbox.run(Program('print(1)'), b'', Limits(5, 2048))\n"
+        "except SandboxError as error: print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.check_output(python(code), env=environment, text=True).splitlines()
+    assert said[0] == "b'1\\n'"
+    assert said[1].startswith("given a program that may take 2048 MiB; allowed: the 1024 MiB")
+
+
 def test_no_descriptor_is_left_open(bubblewrap: BubblewrapSandbox) -> None:
     run(bubblewrap, "pass")
     before = sorted(os.listdir("/proc/self/fd"))

@@ -61,7 +61,7 @@ class Siege:
     def kill_at(self, moment: str, delay: float) -> None:
         """Kill the worker whose session stands at a gate, so long after the gate opened."""
         victim = first_of(self.gates, moment, {worker.pid for worker in self._living()})
-        assert victim is not None, f"nobody came to {moment!r}: {self.phases()}\n{self.logs()}"
+        assert victim is not None, f"nobody came to {moment!r}: {self.state()}"
         if delay:
             self.gates.open(moment)
             time.sleep(delay)
@@ -92,7 +92,13 @@ class Siege:
 
     def phases(self) -> dict[int, str]:
         """What the workers are doing, by process id."""
-        return {row.pid: row.phase for row in Workers(self.database).present(self.record.id)}
+        present = Workers(self.database).present(self.record.id)
+        return {row.pid: row.phase for row in present}
+
+    def state(self) -> str:
+        """Who is where, for whoever reads that the test failed."""
+        closed = {moment: self.gates.waiting(moment) for moment in MOMENTS}
+        return f"phases {self.phases()}, at the gates {closed}\n{self.logs()}"
 
     def logs(self) -> str:
         return "\n".join(

@@ -160,7 +160,8 @@ def test_another_function_and_ending(tmp_path: Path) -> None:
 
 def test_the_grader_in_the_documents(tmp_path: Path) -> None:
     document = Path(__file__).parents[3] / "docs" / "tasks.md"
-    shown = document.read_text().partition("```python\n")[2].partition("```")[0]
+    section = document.read_text().partition("## A grader of your own")[2]
+    shown = section.partition("```python\n")[2].partition("```")[0]
     path = str(write(tmp_path, shown))
     grader = PythonGrader(PythonTask(type="python", path=path, categories=("wrong_season",)))
     item = Item("", "", fields={"season": "winter"})

@@ -52,7 +52,7 @@ class EvaluationEngines:
     before.
     """
 
-    def __init__(self, model: ModelSpec, built: Built) -> None:
+    def __init__(self, model: ModelSpec, built: Built, *, pad_id: int) -> None:
         self.arrangement: Arrangement = built.arrangement
         """How the two share the device, and why."""
         self.likelihood: Likelihood = built.likelihood
@@ -66,7 +66,7 @@ class EvaluationEngines:
             adapters=built.adapters,
             together=built.together,
         )
-        self._pad_id = pad_id(load_tokenizer(model.path))
+        self._pad_id = pad_id
         self._loaded: Prepared | None = None
         self._in_vllm: Prepared | None = None
 
@@ -93,8 +93,9 @@ class EvaluationEngines:
         served.
         """
         kind = device.partition(":")[0]
+        padding = pad_id(load_tokenizer(model.path))
         wanted = Wanted(model, evaluation, kind, max_model_len, lora_rank)
-        return cls(model, wanted.build(generation))
+        return cls(model, wanted.build(generation), pad_id=padding)
 
     @property
     def window(self) -> int:

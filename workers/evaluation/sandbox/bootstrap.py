@@ -55,7 +55,10 @@ def set_limits(order: dict[str, int]) -> None:
     if order["threads"]:
         limits[resource.RLIMIT_NPROC] = order["threads"]
     for limit, value in limits.items():
-        resource.setrlimit(limit, (value, value))
+        # What was inherited cannot be raised.
+        hard = resource.getrlimit(limit)[1]
+        lower = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (lower, lower))
     if order["first_to_go"]:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")

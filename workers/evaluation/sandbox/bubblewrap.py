@@ -16,7 +16,7 @@ from typing import Self
 
 from workers.evaluation.sandbox import bootstrap
 from workers.evaluation.sandbox.interpreter import Interpreter
-from workers.evaluation.sandbox.run import FILES_MIB, Limits, Program, Run
+from workers.evaluation.sandbox.run import FILES_MIB, Limits, Program, Run, SandboxError
 from workers.evaluation.sandbox.seccomp import seccomp_filter
 from workers.evaluation.sandbox.supervise import Launch, Order, sealed_file, supervise
 
@@ -39,6 +39,13 @@ class BubblewrapSandbox:
 
     def run(self, program: Program, stdin: bytes, limits: Limits) -> Run:
         """Run a program to its end; see `Sandbox`."""
+        try:
+            return self._run(program, stdin, limits)
+        except OSError as error:
+            # No process or descriptor to be had: nothing that a program could cause.
+            raise SandboxError(f"bubblewrap cannot be started: {error}") from error
+
+    def _run(self, program: Program, stdin: bytes, limits: Limits) -> Run:
         user = _new_user()
         order = Order(program, limits, user, count_threads=user is not None or _counted_apart())
         with ExitStack() as stack:

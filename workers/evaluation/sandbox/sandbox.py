@@ -44,7 +44,7 @@ def find_sandbox(*, server_seconds: float = 60.0) -> Sandbox:
     sandbox = ContainerSandbox(socket, server_seconds) if socket else _bubblewrap()
     try:
         run = sandbox.run(Program("print(6 * 7)"), b"", _TRIAL)
-    except (SandboxError, OSError) as error:
+    except SandboxError as error:
         raise InputError(_refusal(str(error), socket)) from error
     if run.output != b"42\n" or run.status != 0:
         words = run.errors.decode(errors="replace").strip()

@@ -94,8 +94,9 @@ class Server:
         order = Order(program, limits, count_threads=False, first_to_go=True)
         try:
             return supervise(launch, order, stdin, abandoned=connection)
-        except subprocess.SubprocessError as error:
-            raise SandboxError(f"the container refuses to be confined further: {error}") from error
+        except (OSError, subprocess.SubprocessError) as error:
+            # The second where the new process cannot give up its system calls.
+            raise SandboxError(f"the container does not start a process: {error}") from error
 
     def _confine(self) -> None:
         """Give up system calls for good."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import resource
 import secrets
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_W
 from math import ceil
 
 from workers.evaluation.sandbox.bootstrap import CODE, CONTEXT, TESTS
-from workers.evaluation.sandbox.run import FILES_MIB, Limits, Program, Run
+from workers.evaluation.sandbox.run import FILES_MIB, Limits, Program, Run, SandboxError
 from workers.evaluation.sandbox.watch import Watch
 
 
@@ -88,6 +89,7 @@ def supervise(
     `abandoned` is a connection whose end, or a word on it, ends the run too. Raises
     SandboxError when the program was never begun.
     """
+    _check_memory(order.limits)
     with ExitStack() as stack:
         order_fd = sealed_file(stack, order.content())
         stdin_fd = sealed_file(stack, stdin)
@@ -113,3 +115,13 @@ def supervise(
         process.wait()
         watch.read_the_rest()
         return watch.run(order.token)
+
+
+def _check_memory(limits: Limits) -> None:
+    """Refuse what could not be had: a process cannot raise the limit that it was given."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard != resource.RLIM_INFINITY and limits.memory_mib > hard >> 20:
+        raise SandboxError(
+            f"given a program that may take {limits.memory_mib} MiB; allowed: the {hard >> 20} MiB "
+            "of the process that starts it"
+        )
