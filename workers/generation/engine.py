@@ -9,18 +9,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import vllm
 from vllm import LLM, SamplingParams
 
 from hpo.spec.errors import InputError
 from hpo.spec.generate import Engine, Level
+from workers.evaluation.engines.options import EngineSize, engine_options
 from workers.generation.model import LocalModel
 
 VERSION: str = vllm.__version__
 _CPU_CACHE_MIB = 1024
-_CPU_BATCHED_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +57,14 @@ class WritingEngine:
         stop_tokens: Sequence[int],
     ) -> None:
         self._stop_tokens = list(stop_tokens)
-        options = engine_options(model, dtype, sizes, device=device, max_model_len=max_model_len)
+        size = EngineSize(
+            sequences=sizes.batch,
+            max_model_len=max_model_len,
+            kv_cache_mib=sizes.kv_cache_mib or (_CPU_CACHE_MIB if device == "cpu" else None),
+            gpu_memory_fraction=sizes.gpu_memory_fraction,
+        )
         try:
-            self._llm = LLM(**options)
+            self._llm = LLM(**engine_options(str(model.folder), dtype, size, device=device))
         except (ValueError, RuntimeError, OSError) as error:
             reason = textwrap.shorten(str(error), 400)
             raise InputError(
@@ -82,35 +86,6 @@ class WritingEngine:
         """Shut the engine down and give its memory back."""
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
-
-
-def engine_options(
-    model: LocalModel, dtype: str, sizes: Engine, *, device: str, max_model_len: int
-) -> dict[str, Any]:
-    """Arguments of `vllm.LLM` for a device of type `cpu` or `cuda`."""
-    options: dict[str, Any] = {
-        "model": str(model.folder),
-        "dtype": dtype,
-        "seed": 0,
-        "use_tqdm_on_load": False,
-        "max_model_len": max_model_len,
-        "max_num_seqs": sizes.batch,
-    }
-    cache_mib = sizes.kv_cache_mib
-    if device == "cpu":
-        # Compiling takes longer than it saves there.
-        options["enforce_eager"] = True
-        # A prompt that is read in parts is sampled from too early, and vLLM cannot
-        # take the generator of a seeded request back there ("CPU Generator does
-        # not use offset").
-        options["enable_chunked_prefill"] = False
-        options["max_num_batched_tokens"] = max(max_model_len + sizes.batch, _CPU_BATCHED_TOKENS)
-        cache_mib = cache_mib or _CPU_CACHE_MIB
-    else:
-        options["gpu_memory_utilization"] = sizes.gpu_memory_fraction
-    if cache_mib is not None:
-        options["kv_cache_memory_bytes"] = cache_mib << 20
-    return options
 
 
 def sampling(request: Request, stop_tokens: list[int]) -> SamplingParams:

@@ -17,6 +17,7 @@ from sandbox_lab import LIMITS, NOBODY, ROOT, Processes, run, works
 
 from hpo.spec.errors import InputError
 from workers.evaluation.sandbox.bubblewrap import BubblewrapSandbox
+from workers.evaluation.sandbox.orphans import end_orphans
 from workers.evaluation.sandbox.run import Program, SandboxError
 from workers.evaluation.sandbox.sandbox import VARIABLE, find_sandbox, most_at_once
 
@@ -43,6 +44,32 @@ for code in (
     run = sandbox.run(Program(code), b"", limits)
     said = (run.errors.splitlines() or [run.output.strip()])[-1].decode()
     print(f"{run.ending} {run.report} {said:.40}")
+"""
+
+
+# Killed with its bwrap at some moment of the first milliseconds.
+KILLED_EARLY = """
+import os, signal, subprocess, threading, time
+from workers.evaluation.sandbox.bubblewrap import BubblewrapSandbox
+from workers.evaluation.sandbox.interpreter import this_interpreter
+from workers.evaluation.sandbox.run import Limits, Program
+from workers.evaluation.sandbox import supervise
+
+class Popen(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        options["env"] = {{**options["env"], "HPO_TEST_MARKER": "{marker}"}}
+        super().__init__(*arguments, **options)
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sandbox = BubblewrapSandbox({program!r}, this_interpreter())
+supervise.subprocess.Popen = Popen
+for number in range(40):
+    delay = 0.0005 * number
+    child = os.fork()
+    if child == 0:
+        sandbox.run(Program("import time; time.sleep(600)"), b"", Limits(600, 128))
+    os.waitpid(child, 0)
 """
 
 
@@ -90,6 +117,28 @@ def test_a_killed_caller_leaves_nothing() -> None:
         time.sleep(0.02)
     assert len(processes.seen) >= 4
     assert not processes.left()
+
+
+def test_a_caller_killed_while_the_sandbox_is_made(bubblewrap: BubblewrapSandbox) -> None:
+    processes = Processes()
+    code = KILLED_EARLY.format(marker=os.getpid(), program=bubblewrap.program)
+    subprocess.run(python(code), cwd=ROOT, check=True)
+    deadline = time.monotonic() + 20
+    while left := [process for process in psutil.process_iter() if mine(process, str(os.getpid()))]:
+        assert time.monotonic() < deadline, left
+        end_orphans(bubblewrap.program)
+        time.sleep(0.05)
+    assert not processes.left()
+    assert works(bubblewrap)
+
+
+def mine(process: psutil.Process, marker: str) -> bool:
+    """Whether a process, not yet buried, is a sandbox of the test above."""
+    try:
+        known = process.environ().get("HPO_TEST_MARKER") == marker
+        return known and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return False
 
 
 def test_from_several_threads(bubblewrap: BubblewrapSandbox) -> None:

@@ -10,7 +10,8 @@ import pytest
 from hpo.spec.errors import InputError
 from hpo.spec.tasks import CodeTask, ProgramTask
 from workers.evaluation.sandbox.bubblewrap import BubblewrapSandbox
-from workers.evaluation.tasks.code import CATEGORIES, make_code_grader
+from workers.evaluation.tasks.code import make_code_grader
+from workers.evaluation.tasks.running import CATEGORIES
 from workers.evaluation.tasks.task import Grade, Graded, Grader, Item
 
 START = "from typing import List\n\ndef total(xs: List[int]) -> int:\n    '''Sum.'''\n"

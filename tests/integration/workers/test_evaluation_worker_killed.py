@@ -168,7 +168,7 @@ def siege(
 
 
 def test_a_worker_killed_at_any_moment_loses_nothing_and_reports_once(siege: Siege) -> None:
-    kill_at_all(siege, IN_ORDER, trials=len(IN_ORDER) + 4)
+    kill_at_all(siege, IN_ORDER, trials=3 * len(IN_ORDER))
 
 
 @pytest.mark.exhaustive
@@ -176,27 +176,28 @@ def test_a_worker_killed_at_any_moment_loses_nothing_and_reports_once(siege: Sie
 def test_a_worker_killed_at_random_moments_loses_nothing_and_reports_once(
     siege: Siege, repetition: int
 ) -> None:
-    # Those that are left alone between two kills answer a few requests.
     kill_at_all(siege, siege.chance.choices([*MOMENTS], k=12), trials=40)
 
 
 def kill_at_all(siege: Siege, moments: list[str], *, trials: int) -> None:
-    """Kill a worker at each of the moments, then compare with workers that are left alone."""
+    """Kill a worker at each of the moments, then compare with workers that are left alone.
+
+    Between two kills the workers answer some of the trials' requests.
+    """
     for _ in range(TOGETHER):
         siege.start()
     # The base model always goes first, and three lost workers would be its end.
     wait_until(siege, lambda: siege.queue.counts() == {"done": 1})
     siege.gates.close(moments[0])
     interrupted = siege.ask(trials)
-    for number, moment in enumerate(moments):
-        following = moments[number + 1] if number + 1 < len(moments) else None
-        if following not in (None, moment):
-            siege.gates.close(following)
+    for number, following in enumerate([*moments[1:], None], start=1):
         # At the beginning of the moment, or some way into it and beyond.
-        siege.kill_at(moment, siege.chance.choice((0.0, siege.chance.uniform(0, 0.05))))
-        if following == moment:
+        siege.kill_at(
+            moments[number - 1], siege.chance.choice((0.0, siege.chance.uniform(0, 0.05)))
+        )
+        if following is not None:
             siege.gates.close(following)
-        if number + TOGETHER <= len(moments):
+        if number + TOGETHER <= len(moments) + 1:
             siege.start()
         siege.free_dead_workers()
         assert_nothing_half_done(siege)

@@ -11,12 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 from turns_lab import LEASE_SECONDS, WatchedStudy, overlapping
-from worker_lab import leases_of, story
+from worker_lab import Lab, leases_of, story
 
 from storage.database import Database
 from storage.turns import Turn
 from storage.workers import Workers
 from workers.devices import device_identity
+from workers.session import open_session
+from workers.stop import StopSignal
+from workers.trial.failures import DoesNotFit
+from workers.trial.loop.run import TrainingRun
+from workers.trial.worker import TrialWorker
+from workers.turns import Turns
 
 pytestmark = pytest.mark.postgres
 
@@ -120,6 +126,24 @@ def test_a_stop_while_waiting_for_the_turn_ends_both_cleanly(
     assert trial["state"] == "COMPLETE"
     attempts = leases_of(database, watched.spec).attempts(0)
     assert [attempt.outcome for attempt in attempts] == ["suspended", "finished"]
+
+
+def test_a_lack_of_memory_counts_only_in_a_turn_of_ones_own(
+    make_lab: Callable[..., Lab], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make_lab(trials=1)
+    disturbed = iter([True, False])
+
+    def train_batch(run: TrainingRun) -> None:
+        raise DoesNotFit("out of memory at micro-batch 1")
+
+    monkeypatch.setattr(TrainingRun, "train_batch", train_batch)
+    monkeypatch.setattr(Turns, "disturbed", lambda turns: next(disturbed))
+    with open_session("trial", lab.options(), StopSignal()) as session:
+        TrialWorker.load(session, torch.device("cpu")).run()
+    attempts = leases_of(database, lab.spec).attempts(0)
+    assert [attempt.outcome for attempt in attempts] == ["suspended", "finished"]
+    assert story(database, lab.spec)[0]["outcome"] == "does_not_fit"
 
 
 def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

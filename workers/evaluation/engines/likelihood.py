@@ -6,6 +6,7 @@ loads weights exists where they are the model's own, and nowhere else.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from workers.data.tokens.encoded import EncodedExample
 
 
-class Likelihood:
+class Likelihood(ABC):
     """A transformers model that is built once and scores checkpoint after checkpoint."""
 
     def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
@@ -95,13 +96,13 @@ class Likelihood:
             on_progress=on_progress,
         )
 
+    @abstractmethod
     def _have_base(self) -> None:
-        """Hold the base weights, whatever was held before."""
-        raise NotImplementedError
+        """Make sure that the base weights are held, whatever was held before."""
 
+    @abstractmethod
     def _bare_base(self) -> PreTrainedModel:
         """A new model on the base weights."""
-        raise NotImplementedError
 
 
 class LikelihoodModel(Likelihood):

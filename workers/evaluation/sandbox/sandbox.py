@@ -9,6 +9,7 @@ from hpo.spec.errors import InputError
 from workers.evaluation.sandbox.bubblewrap import BubblewrapSandbox
 from workers.evaluation.sandbox.container import ContainerSandbox
 from workers.evaluation.sandbox.interpreter import this_interpreter
+from workers.evaluation.sandbox.orphans import end_orphans
 from workers.evaluation.sandbox.run import Limits, Program, Run, Sandbox, SandboxError
 from workers.evaluation.sandbox.seccomp import seccomp_filter
 
@@ -67,6 +68,7 @@ def _bubblewrap() -> BubblewrapSandbox:
     try:
         # The filter knows not every machine.
         seccomp_filter()
+        end_orphans(program)
         return BubblewrapSandbox(program, this_interpreter())
     except (RuntimeError, ValueError, OSError) as error:
         raise InputError(_refusal(str(error), None)) from error
