@@ -99,6 +99,7 @@ def validate(
     from hpo.launch.fitting import require_fit
     from hpo.launch.home import variables
     from hpo.launch.inputs import check_device, check_inputs, check_model, make_inputs
+    from hpo.launch.tasks import check_sandbox
     from hpo.results.data import data_lines
     from hpo.spec.identity import absolute_inputs
     from hpo.spec.load import load_study
@@ -116,6 +117,8 @@ def validate(
     data = check_inputs(absolute_inputs(spec))
     require_fit(spec, data, study)
     found = [f"model: {check_model(spec.model.path)}", *data_lines(data.as_dict())]
+    if device is None:
+        check_sandbox(spec)
     for line in [*spec_lines(spec), *found, *data.warnings(), "valid"]:
         print(local(line))
 

@@ -13,12 +13,14 @@ from importlib import metadata, util
 
 from hpo.launch.devices import gpu_names
 from hpo.launch.home import configured_url, database_url, home
-from hpo.spec.errors import DatabaseError
+from hpo.spec.errors import DatabaseError, InputError
 
 NEEDED = ("optuna", "sqlalchemy", "psycopg2-binary", "alembic", "optuna-dashboard")
 WORKERS = ("torch", "transformers", "peft", "safetensors", "wandb")
 SETUP = "set up again with: make setup"
 FEW_GIB = 20
+SANDBOX_SECONDS = 5.0
+"""How long a sandbox that is a container may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ def examine(database: str | None) -> Iterator[Finding]:
     yield from _stray_builds()
     yield _devices()
     yield _state_folder()
+    yield _sandbox()
     yield _database(database)
     yield _wandb()
 
@@ -119,6 +122,16 @@ def _state_folder() -> Finding:
     free = shutil.disk_usage(folder).free // 2**30
     advice = "" if free >= FEW_GIB else "checkpoints of large models need more; set HPO_HOME"
     return Finding("state folder", f"{folder}, {free} GiB free", True, advice)
+
+
+def _sandbox() -> Finding:
+    from workers.evaluation.sandbox.sandbox import find_sandbox
+
+    try:
+        find_sandbox(server_seconds=SANDBOX_SECONDS)
+    except (InputError, RuntimeError) as error:
+        return Finding("sandbox", "none", True, f"needed for code tasks only: {error}")
+    return Finding("sandbox", "runs code safely", True)
 
 
 def _database(option: str | None) -> Finding:

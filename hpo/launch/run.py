@@ -12,6 +12,7 @@ from hpo.launch.fitting import require_fit
 from hpo.launch.home import configured_url, database_url, home, variables
 from hpo.launch.inputs import check_device, check_inputs, check_output, make_inputs
 from hpo.launch.processes import Child, WorkerKind, dashboard, free_port, worker
+from hpo.launch.tasks import check_sandbox
 from hpo.results.data import set_line, show_on_dashboard
 from hpo.results.export import write_results
 from hpo.results.snapshot import Snapshot, StudyView
@@ -71,6 +72,7 @@ def run(study: str, options: RunOptions, display: Display) -> tuple[Snapshot, Pa
     workers = _workers(study, spec, options, output)
     check_output(output)
     spec, data = _with_inputs(study, spec)
+    check_sandbox(spec)
     with database_url(options.database) as url, Database.open(url) as database:
         record, created = register(database, spec, home(), data.as_dict())
         Studies(database).resume(record.id)
