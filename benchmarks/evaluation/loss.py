@@ -40,6 +40,8 @@ from workers.evaluation.sets import EvaluationSets
 
 TURNS = 7
 BATCH = 8
+MEMORIES: Sequence[Literal["views", "together"]] = ("views", "together")
+NAMES = ("on views", "on a copy")
 TOLERANCE = 1e-6
 """Largest relative difference of two losses that come of the same work."""
 SCENES = (
@@ -67,9 +69,7 @@ class Ours:
 
     def compute(self) -> None:
         """Over the whole set."""
-        self.found = self.engines.loss(
-            self.examples, tokens_per_batch=self.tokens_per_batch
-        ).mean
+        self.found = self.engines.loss(self.examples, tokens_per_batch=self.tokens_per_batch).mean
 
 
 class Bare:
@@ -100,9 +100,9 @@ class Bare:
 
 def _row(example: EncodedExample) -> dict[str, torch.Tensor]:
     """Tokens, and labels that are ignored where nothing is learned."""
-    ids = torch.tensor(list(example.input_ids))
+    ids = torch.tensor(example.input_ids)
     labels = torch.full_like(ids, IGNORED)
-    for start, end in example.counted_spans:
+    for start, end in example.learned:
         labels[start:end] = ids[start:end]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
@@ -113,3 +113,81 @@ def _padded(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         name: pad_sequence([row[name] for row in rows], batch_first=True, padding_value=value)
         for name, value in fill.items()
     }
+
+
+@contextmanager
+def _ways(scene: Scene, gsm8k: Path | None) -> Iterator[tuple[list[Way], list[Ours | Bare]]]:
+    """The ways to compute the loss of the scene's checkpoint, the bare one first."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hpo-benchmark-")))
+        scene.write(gsm8k, folder)
+        checkpoint = CheckpointStore(checkpoints_folder(folder)).open(*scene.addresses())
+        spec, sets = read_spec(folder), read_sets(read_spec(folder))
+        bare = Bare(checkpoint.directory, sets.loss)
+        ours = [_ours(spec, sets, memory) for memory in MEMORIES]
+        for one in ours:
+            stack.callback(one.engines.close)
+            one.engines.load_weights(checkpoint)
+        ways = [Way(f"ours, {name}", one.compute) for name, one in zip(NAMES, ours, strict=True)]
+        yield [Way("bare", bare.compute), *ways], [bare, *ours]
+
+
+def _ours(spec: StudySpec, sets: EvaluationSets, memory: Literal["views", "together"]) -> Ours:
+    """Engines that share their memory like this; for a copy vLLM is not needed."""
+    assert sets.generation is not None
+    evaluation = spec.evaluation.model_copy(update={"memory": memory})
+    engines = EvaluationEngines.load(
+        spec.model,
+        evaluation,
+        device="cpu",
+        max_model_len=sets.generation.longest,
+        lora_rank=None,
+        generation=memory == "views",
+    )
+    return Ours(engines, sets.loss, evaluation.tokens_per_batch)
+
+
+def compare(scene: Scene, gsm8k: Path | None, turns: int) -> str:
+    """The table of one model. Raises AssertionError where losses differ."""
+    with _ways(scene, gsm8k) as (ways, found):
+        alternate(ways, count=turns)
+        differences = [abs(one.found / found[0].found - 1) for one in found]
+        assert max(differences) < TOLERANCE, f"the losses differ: {[one.found for one in found]}"
+        return table(scene, ways, differences)
+
+
+def table(scene: Scene, ways: Sequence[Way], differences: Sequence[float]) -> str:
+    """Each way in a row."""
+    bare = ways[0]
+    return "\n".join(
+        [
+            f"### loss, {scene.shape.name} parameters, {scene.items} examples",
+            "",
+            "| way | seconds | CPU seconds | bare / way | by CPU time | losses differ by |",
+            "|---|---:|---:|---:|---:|---:|",
+            *(
+                f"| {way.name} | {median(way.seconds):.3f} | {median(way.busy):.3f} | "
+                f"{way.speed(bare):.2f} | {way.thrift(bare):.2f} | {difference:.1e} |"
+                for way, difference in zip(ways, differences, strict=True)
+            ),
+            "",
+            f"Medians of {len(bare.seconds)} turns. Load average {os.getloadavg()[0]:.1f}.",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("gsm8k", nargs="?", type=Path, help="folder with GSM8K's files")
+    parser.add_argument("--turns", type=int, default=TURNS)
+    given = parser.parse_args()
+    prepare_environment("cpu")
+    for scene in SCENES:
+        print(compare(scene, given.gsm8k, given.turns), flush=True)
+    print(NOTES)
+
+
+if __name__ == "__main__":
+    main()

@@ -70,9 +70,7 @@ def ask(database: Database, spec: StudySpec, record: StudyRecord) -> None:
     for checkpoint, address in sorted(checkpoints, key=lambda pair: pair[0].step):
         lease = leases.acquire("benchmark", budget=spec.budget.trials, orphans=list, ask=search.ask)
         assert lease is not None
-        queue.put(
-            lease, step=checkpoint.step, examples=EXAMPLES, rung=EXAMPLES, checkpoint=address
-        )
+        queue.put(lease, step=checkpoint.step, examples=EXAMPLES, rung=EXAMPLES, checkpoint=address)
 
 
 def _work(study: str, queue: EvaluationQueue, log: Path) -> str:

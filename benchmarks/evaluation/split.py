@@ -53,9 +53,7 @@ def table(scene: Scene, ours: Evaluated, anew: Evaluated) -> str:
     rows = [(name, ours.median(of), anew.median(of)) for name, of in ROWS.items()]
     shares = [way.median(lambda one: one.share) for way in (ours, anew)]
     worst = max(part.share for part in ours.parts)
-    accuracies = sum(
-        a.accuracy != b.accuracy for a, b in zip(ours.parts, anew.parts, strict=True)
-    )
+    accuracies = sum(a.accuracy != b.accuracy for a, b in zip(ours.parts, anew.parts, strict=True))
     return "\n".join(
         [
             f"### {scene.title}: {scene.items} prompts of up to {scene.max_new_tokens} new tokens, "

@@ -11,8 +11,8 @@ from hpo.results.comparison import Side
 from hpo.results.snapshot import StudyView, TrialView, as_json
 from hpo.search.asha import Verdict
 from hpo.spec.errors import StudyError
+from storage.attempts import AttemptRow
 from storage.records import EvaluationRecord
-from storage.trials import AttemptRow
 
 BASE = "base"
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from gates import MOMENTS, Gates, first_of
@@ -31,6 +32,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.postgres, pytest.mark.slow]
 RUNG = 24
 TOGETHER = 2
 """Workers at a time: one is killed while another comes up."""
+GRADER = "def grade(answer, reference, fields):\n    return answer.strip() == reference.strip()\n"
 IN_ORDER = [moment for moment in MOMENTS if moment != "storing the answers"]
 
 
@@ -67,11 +69,13 @@ class Siege:
             time.sleep(delay)
         worker = next(worker for worker in self.workers if worker.pid == victim)
         assert worker.poll() is None, self.logs()
+        helpers = psutil.Process(victim).children(recursive=True)
         worker.kill()
         worker.wait()
         self.killed += 1
         if not delay:
             self.gates.open(moment)
+        assert not psutil.wait_procs(helpers, timeout=10)[1], "graders outlive their worker"
 
     def free_dead_workers(self) -> None:
         """What the launcher does when it sees a worker die."""
@@ -145,9 +149,18 @@ def _perturbed(base: Path, seed: int) -> Callable[[Path], None]:
 
 @pytest.fixture
 def siege(
-    make_lab: Callable[..., Lab], database: Database, record_property: pytest.RecordProperty
+    make_lab: Callable[..., Lab],
+    database: Database,
+    inputs: Path,
+    tmp_path: Path,
+    record_property: pytest.RecordProperty,
 ) -> Iterator[Siege]:
-    lab = make_lab(answers=True, trials=1000)
+    grader = tmp_path / "grader.py"
+    grader.write_text(GRADER)
+    # A grader of one's own is asked in processes of their own.
+    task = f"{{type: python, path: {grader}}}"
+    answered = f"path: {inputs}/data/valid.jsonl, samples: 24, max_new_tokens: 8, task: {task}"
+    lab = make_lab(generation=f"generation: {{{answered}}}", trials=1000)
     record = Studies(database).get(lab.spec.name)
     assert record is not None
     seed = random.randrange(2**32)

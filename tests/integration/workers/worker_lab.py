@@ -57,7 +57,6 @@ pruner: {pruner}
 budget: {{trials: {trials}}}
 checkpoints: {checkpoints}
 """
-GENERATION = "generation: {{path: {folder}/data/valid.jsonl, samples: 24, max_new_tokens: 8}}"
 
 
 def make_inputs(folder: Path) -> Path:
@@ -89,7 +88,7 @@ class Lab:
         every: int = 1000,
         pruner: str = "{type: asha, reduction_factor: 3, min_resource: 24}",
         checkpoints: str = "{}",
-        answers: bool = False,
+        generation: str = "",
     ) -> Lab:
         text = STUDY.format(
             name=name,
@@ -100,7 +99,7 @@ class Lab:
             every=every,
             pruner=pruner,
             checkpoints=checkpoints,
-            generation=GENERATION.format(folder=inputs) if answers else "",
+            generation=generation,
         )
         spec = parse_study(text, "study.yaml", {})
         register(database, spec, home)
