@@ -6,9 +6,11 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import torch
 
 from hpo.search.graded import StoredItem, pack_set
 from hpo.spec.errors import InputError
@@ -33,6 +35,7 @@ from workers.evaluation.sets import (
 )
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopRequested, StopSignal
+from workers.turns import TurnLost, Turns, open_turns
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +56,16 @@ def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
         for name, items in answered(sets):
             require_gradable(pool, items, f"data.{name}")
             store_items(session, items, test=name == TEST)
-        session.phase("building the engines")
-        engines = load_engines(session, sets, options.device)
-        stack.callback(engines.close)
+        kind = torch.device(options.device.partition(":")[0])
+        turns = stack.enter_context(open_turns(session, kind, options.device))
+        stack.enter_context(suppress(StopRequested))
+        with turns.mine("building the engines", stop.check):
+            session.phase("building the engines")
+            engines = load_engines(session, sets, options.device)
+            stack.callback(engines.close)
+            turns.before_rest(engines.lay_down)
         scorers = {name: Evaluator(engines, pool, part, evaluation) for name, part in sets.items()}
-        EvaluationWorker(session, scorers).run()
+        EvaluationWorker(session, scorers, turns).run()
 
 
 class Scorer(Protocol):
@@ -100,6 +108,7 @@ class EvaluationWorker:
     session: StudySession
     scorers: Mapping[str, Scorer]
     """One for each of the sets, `validation` and perhaps `test`."""
+    turns: Turns = field(default_factory=Turns)
 
     def run(self) -> None:
         """Answer requests until the study is over or stopped."""
@@ -111,6 +120,7 @@ class EvaluationWorker:
             elif self.session.trials_over() and not self.session.tests_pending():
                 return
             else:
+                self.turns.rest()
                 self.session.phase("waiting for a checkpoint")
                 self.session.listener.wait(IDLE_SECONDS)
 
@@ -122,7 +132,7 @@ class EvaluationWorker:
         claims = [Claim(self.session, request)]
         try:
             self._answer(claims)
-        except (StopRequested, LeaseLost) as reason:
+        except (StopRequested, TurnLost, LeaseLost) as reason:
             if isinstance(reason, LeaseLost):
                 logger.info("%s is no longer wanted", describe(request))
             # Of one that was cancelled nothing is left to give back but the pin
@@ -148,13 +158,18 @@ class EvaluationWorker:
             opened |= self._further(claims, scorer.most_together - 1)
         progress = self._progress(list(opened))
         phases = self._phases(opened)
-        if len(opened) == 1:
-            outcomes = [_scored(scorer, checkpoint, progress, phases)]
-        else:
-            together = [one for one in opened.values() if one is not None]
-            outcomes = scorer.score_together(together, on_progress=progress, on_phase=phases)
+        with self.turns.mine(describe(first), progress, self._waiting) as checked:
+            if len(opened) == 1:
+                outcomes = [_scored(scorer, checkpoint, checked, phases)]
+            else:
+                together = [one for one in opened.values() if one is not None]
+                outcomes = scorer.score_together(together, on_progress=checked, on_phase=phases)
         for claim, outcome in zip(opened, outcomes, strict=True):
             self._close(claim, outcome)
+
+    def _waiting(self) -> int:
+        """Other requests that wait."""
+        return self.session.queue.counts().get("open", 0)
 
     def _further(self, claims: list[Claim], most: int) -> dict[Claim, Checkpoint | None]:
         """Other trials' waiting adapters, at most so many, verified."""

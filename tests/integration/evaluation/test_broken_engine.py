@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -58,14 +59,20 @@ def test_a_reload_that_fails_is_done_again(
 def test_answers_go_on_where_they_broke_off(
     engines: EvaluationEngines, adapter: Checkpoint
 ) -> None:
-    """Each is handed on once, which `answers` asserts; then the loss of the same weights."""
+    """Each is handed on once, which `answers` asserts; then the loss of the same weights.
+
+    Nothing keeps the broken engine in memory.
+    """
+    assert engines.generation is not None
     wanted = told(engines, adapter)
     engines.load_weights(adapter)
     whole = answers(engines)
+    broken = weakref.ref(engines.generation.module)
     with _failing(_step(), 1, after=14):
         assert answers(engines, PROMPTS * 2) == {
             (item, 0): whole[item % len(PROMPTS), 0] for item in range(2 * len(PROMPTS))
         }
+    assert broken() is None
     assert ask(engines) == wanted
 
 

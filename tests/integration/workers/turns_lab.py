@@ -39,7 +39,7 @@ sampler: {{type: tpe, seed: 3, startup_trials: 3}}
 pruner: {{type: none}}
 budget: {{trials: {trials}}}
 """
-LEASE_SECONDS = 8.0
+LEASE_SECONDS = 6.0
 
 RUN = ("workers.trial.loop.run", "TrainingRun")
 ENGINES = ("workers.evaluation.engines.engines", "EvaluationEngines")

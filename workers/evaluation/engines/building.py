@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from hpo.spec.errors import InputError
+from hpo.spec.sharing import takes_turns
 from hpo.spec.study import EvaluationSpec, ModelSpec
 from workers.evaluation.engines.adapters import AdapterLayout, served_rank
 from workers.evaluation.engines.arrangement import (
@@ -115,7 +116,8 @@ class Wanted:
             max_model_len=min(self.max_model_len, _window(skeleton, self.max_model_len)),
             max_lora_rank=None if layout is None else layout.max_rank,
             together=self._together(),
-            sleeps=arrangement.name in _LEVELS,
+            sleeps=arrangement.name in _LEVELS
+            or takes_turns(self.evaluation.sharing, "cpu" if self.device == "cpu" else "cuda"),
         )
         shared = arrangement.name == "views"
         return GenerationEngine(options, loading=plain_weights if shared else nullcontext)

@@ -199,8 +199,15 @@ class EvaluationEngines:
         self._placement.to_loss()
 
     def to_generation(self) -> None:
-        """Have vLLM's memory back, for the weights that are loaded next."""
+        """Have vLLM's weights back where they were laid aside; dropped ones come with new ones."""
         self._placement.to_generation()
+
+    def lay_down(self) -> None:
+        """Give vLLM's memory to others, until weights are loaded the next time."""
+        self._loaded = self._in_vllm = None
+        if self.generation is not None:
+            self.generation.sleep(2)
+        _release_cached_memory()
 
     def close(self) -> None:
         """Shut both engines down and give their memory back."""

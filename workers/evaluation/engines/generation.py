@@ -42,7 +42,7 @@ class _State(Enum):
     DROPPED = auto()
     """Asleep at level 2: the weights are gone."""
     EMPTY = auto()
-    """Woken from level 2: there is room for weights, but none are in it."""
+    """Being woken from level 2: there is room for weights, but none are in it yet."""
 
 
 class GenerationEngine:
@@ -120,6 +120,7 @@ class GenerationEngine:
         """Load a verified adapter on top of the base weights, beside those that are there.
 
         Raises CheckpointError when vLLM refuses it; the engine lives on.
+        EngineBroken is for a lack of memory.
         """
         # vLLM keeps the old adapter, and its cached prefixes, under a number
         # or a name that was used before.
@@ -127,6 +128,8 @@ class GenerationEngine:
         request = LoRARequest(f"checkpoint-{number}", number, str(directory))
         try:
             self._llm.llm_engine.add_lora(request)
+        except torch.OutOfMemoryError as error:
+            raise EngineBroken(error) from error
         except (VLLMError, ValueError, RuntimeError, OSError) as error:
             raise CheckpointError(f"vLLM refused the adapter {directory}: {error}") from error
         self._adapters.append(request)
@@ -174,14 +177,10 @@ class GenerationEngine:
             self._holds_base = self._holds_base and level == 1
 
     def wake(self) -> None:
-        """Take the memory again. After level 2 there are no weights in it until `reload`."""
+        """Take back what was laid aside at level 1; what was dropped comes with `reload`."""
         if self._state is _State.LAID_ASIDE:
             self._llm.wake_up()
             self._state = _State.AWAKE
-        elif self._state is _State.DROPPED:
-            # The cache comes last: old weights and new ones may meet meanwhile.
-            self._llm.wake_up(tags=["weights"])
-            self._state = _State.EMPTY
 
     def rebuild(self, sequences: int | None = None) -> None:
         """Replace the engine by a new one with the base weights, perhaps a narrower one."""
@@ -206,6 +205,10 @@ class GenerationEngine:
         self._holds_base = True
 
     def _replace(self, weights: WeightSource | None) -> None:
+        if self._state is _State.DROPPED:
+            # The cache comes last: vLLM holds some weights twice while they are replaced.
+            self._llm.wake_up(tags=["weights"])
+            self._state = _State.EMPTY
         given = {} if weights is None else {"weights_iterator": weights()}
         with self._loading():
             self._llm.collective_rpc("reload_weights", kwargs=given)

@@ -43,7 +43,7 @@ class Placement(Protocol):
         """Leave the memory to the loss."""
 
     def to_generation(self) -> None:
-        """Have vLLM's memory back, for the weights that come next."""
+        """Have vLLM's weights back where they were laid aside."""
 
     def rebuild(self, sequences: int | None) -> None:
         """A new vLLM engine on the base weights, which decodes so many sequences at a time."""
@@ -157,7 +157,7 @@ class TwoCopies:
             self.generation.sleep(self.level)
 
     def to_generation(self) -> None:
-        """Wake vLLM."""
+        """Wake vLLM from level 1. From level 2 its next weights wake it."""
         self.generation.wake()
 
     def rebuild(self, sequences: int | None) -> None:

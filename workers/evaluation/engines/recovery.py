@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -34,13 +36,27 @@ def surviving(
     stands ready then.
     """
     failed = False
-    while True:
-        try:
-            return action()
-        except EngineBroken as error:
-            fewer = sequences() // 2 if error.out_of_memory and sequences() > 1 else None
-            logger.warning("vLLM failed and is built anew: %s", error)
-            rebuild(fewer)
-            if failed and fewer is None:
-                raise CheckpointError(f"vLLM failed twice on verified weights: {error}") from error
-            failed = failed or fewer is None
+    while failure := _attempted(action):
+        fewer = sequences() // 2 if failure.out_of_memory and sequences() > 1 else None
+        rebuild(fewer)
+        if failed and fewer is None:
+            raise CheckpointError(f"vLLM failed twice on verified weights: {failure.reason}")
+        failed = failed or fewer is None
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What is kept of an error; its traceback would keep the broken engine in memory."""
+
+    reason: str
+    out_of_memory: bool
+
+
+def _attempted(action: Callable[[], None]) -> _Failure | None:
+    try:
+        action()
+    except EngineBroken as error:
+        # As text: whoever keeps the record keeps no frames of the engine.
+        logger.warning("vLLM failed and is built anew:\n%s", traceback.format_exc())
+        return _Failure(str(error), error.out_of_memory)
+    return None
