@@ -5,7 +5,7 @@ export VENV
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-fast test-slow check benchmark benchmark-data \
-	benchmark-training test-compose clean
+	benchmark-training benchmark-evaluation test-compose clean
 
 help:  ## show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -40,6 +40,9 @@ benchmark-data: setup  ## prepare a million rows both ways; GSM8K names the fold
 
 benchmark-training: setup  ## training, its switch and its losses; GSM8K as above
 	$(VENV)/bin/python -m benchmarks.training $(GSM8K)
+
+benchmark-evaluation: setup  ## evaluations, their generation and loss; GSM8K as above
+	$(VENV)/bin/python -m benchmarks.evaluation $(GSM8K)
 
 test-compose: setup  ## bring the compose services up on a real Docker engine
 	tests/compose/run

@@ -49,18 +49,21 @@ class Evaluation(BaseModel):
     """Getting the checkpoint into the engines, and building and closing them if need be."""
     generate: float
     grade: float
+    """Waiting for grades once the answers were written."""
+    switch: float = 0.0
+    """Handing the device over from one engine to the other."""
     forward: float
     """Forward passes of the loss."""
 
     @property
     def overhead(self) -> float:
-        """Seconds that are neither generation nor forward passes."""
-        return self.seconds - self.generate - self.forward
+        """Seconds that are neither generation nor grading nor forward passes."""
+        return self.seconds - self.generate - self.grade - self.forward
 
     @property
     def other(self) -> float:
-        """Overhead besides loading and grading: the queue and the database."""
-        return self.overhead - self.load - self.grade
+        """Overhead besides loading and switching: the queue and the database."""
+        return self.overhead - self.load - self.switch
 
     @property
     def share(self) -> float:

@@ -89,6 +89,7 @@ def _evaluation(record: EvaluationRecord) -> Evaluation:
         load=timings["load"],
         generate=timings["generate"],
         grade=timings["grade"],
+        switch=timings["switch"],
         forward=timings["loss"],
     )
 

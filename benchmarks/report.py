@@ -13,10 +13,11 @@ SWITCH: Mapping[str, Callable[[Switch], float]] = {
 EVALUATION: Mapping[str, Callable[[Evaluation], float]] = {
     "evaluation": lambda one: one.seconds,
     "of it generation": lambda one: one.generate,
+    "of it grading": lambda one: one.grade,
     "of it forward passes": lambda one: one.forward,
     "of it overhead": lambda one: one.overhead,
     "of that loading": lambda one: one.load,
-    "of that grading": lambda one: one.grade,
+    "of that switching": lambda one: one.switch,
     "of that queue and database": lambda one: one.other,
 }
 

@@ -144,7 +144,7 @@ class PlainEvaluation:
             return self.model
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(self.model, checkpoint).eval()
+        return PeftModel.from_pretrained(self.model, checkpoint).train(False)
 
     def _loss(self, model: Any) -> LossResult:
         return evaluation_loss(
@@ -163,12 +163,13 @@ def _timed(act: Callable[[], T]) -> tuple[float, T]:
 
 
 def evaluate(folder: Path) -> Evaluated:
-    """Score every checkpoint of a scene. The first engine of a process imports vLLM; once more."""
+    """Score every checkpoint of a scene, the first one once before, for it imports vLLM."""
     spec = read_spec(folder)
     sets = read_sets(spec)
     store = CheckpointStore(checkpoints_folder(folder))
     checkpoints = sorted(map(store.open, store.addresses()), key=lambda one: one.step)
-    model = AutoModelForCausalLM.from_pretrained(spec.model.path, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(spec.model.path, dtype=torch.float32)
+    model.train(False)
     with GradingPool() as pool:
         plain = PlainEvaluation(spec, sets, model, pool)
         plain.evaluate(checkpoints[0].directory)

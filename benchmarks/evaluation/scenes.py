@@ -124,8 +124,8 @@ class Scene:
                 )
 
 
-TINY_EXACT = Scene("tiny-exact", HALF_MILLION, "full", "exact", 192, 128, 8, 8)
-TINY_MATH = Scene("tiny-math", HALF_MILLION, "lora", "math", 192, 96, 8, 8)
+TINY_EXACT = Scene("tiny-exact", HALF_MILLION, "full", "exact", 192, 128, 6, 8)
+TINY_MATH = Scene("tiny-math", HALF_MILLION, "lora", "math", 192, 96, 6, 8)
 LARGER_MATH = Scene("larger-math", TWENTY_MILLION, "full", "math", 48, 64, 5, 2)
 LARGER_EXACT = Scene("larger-exact", TWENTY_MILLION, "lora", "exact", 48, 48, 5, 2)
 SCENES = {one.name: one for one in (TINY_EXACT, TINY_MATH, LARGER_MATH, LARGER_EXACT)}

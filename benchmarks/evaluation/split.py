@@ -61,7 +61,10 @@ def table(scene: Scene, ours: Evaluated, anew: Evaluated) -> str:
             "",
             "| seconds, medians | ours | anew | anew / ours |",
             "|---|---:|---:|---:|",
-            *(f"| {name} | {a:.3f} | {b:.3f} | {ratio(a, b)} |" for name, a, b in rows),
+            *(
+                f"| {name} | {a:.3f} | {b:.3f} | {ratio(a, b) if b else ''} |"
+                for name, a, b in rows
+            ),
             f"| overhead, share of an evaluation | {shares[0]:.1%} | {shares[1]:.1%} | |",
             "",
             f"{len(ours.parts)} evaluations; our largest share of overhead {worst:.1%}; losses "

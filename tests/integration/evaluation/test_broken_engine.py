@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -94,7 +93,7 @@ def test_a_lack_of_memory_makes_the_engine_narrower(
     before = engines.generation.sequences
     wanted = told(engines, full)
     engines.load_weights(full)
-    with _failing(_step(), 1, torch.OutOfMemoryError("full")):
+    with _failing(_step(), 1, torch.OutOfMemoryError):
         assert ask(engines) == wanted
     assert engines.generation.sequences == before // 2
 
@@ -112,15 +111,11 @@ def test_what_verification_keeps_away_breaks_an_engine(lab: Lab) -> None:
         engine.close()
 
 
+@contextmanager
 def _failing(
-    target: tuple[Any, str],
-    times: int,
-    error: Exception | None = None,
-    *,
-    after: int = 0,
-) -> AbstractContextManager[Any]:
+    target: tuple[Any, str], times: int, error: type[Exception] = RuntimeError, *, after: int = 0
+) -> Iterator[None]:
     """Inside, calls of a method raise so many times, after so many that do not."""
-    raised = RuntimeError("broken for the test") if error is None else error
     owner, name = target
     whole: Callable[..., Any] = getattr(owner, name)
     calls = iter(range(after + times))
@@ -128,10 +123,12 @@ def _failing(
     def fail(*arguments: Any, **options: Any) -> Any:
         number = next(calls, None)
         if number is not None and number >= after:
-            raise raised
+            raise error("broken for the test")
         return whole(*arguments, **options)
 
-    return patch.object(owner, name, fail)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        yield
 
 
 def _step() -> tuple[Any, str]:

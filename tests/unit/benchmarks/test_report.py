@@ -16,6 +16,7 @@ def measured(*, loss: float = 1.0, step: int = 10, wall: float = 2.0) -> Measure
         load=0.25,
         generate=2.0,
         grade=0.5,
+        switch=0.125,
         forward=1.0,
     )
     return Measured(
@@ -29,11 +30,11 @@ def measured(*, loss: float = 1.0, step: int = 10, wall: float = 2.0) -> Measure
     )
 
 
-def test_overhead_is_what_is_neither_generation_nor_forward_passes() -> None:
+def test_overhead_is_what_is_neither_generation_nor_grading_nor_forward_passes() -> None:
     (evaluation,) = measured().evaluations
-    assert evaluation.overhead == 1.0
-    assert evaluation.share == 0.25
-    assert evaluation.other == 0.25
+    assert evaluation.overhead == 0.5
+    assert evaluation.share == 0.125
+    assert evaluation.other == 0.125
 
 
 def test_a_report_says_how_many_times_longer_the_plain_way_took() -> None:

@@ -20,6 +20,11 @@ from workers.evaluation.tasks.task import (
 )
 from workers.evaluation.tasks.wording import right_or_wrong, shown
 
+# Letters that a choice's may not stand beside; Chinese and Japanese use no spaces.
+_LATIN = r"0-9A-Za-z_\u00c0-\u024f\u0370-\u052f'\u2019"
+# Not across the end of a sentence: `B is the answer. A is wrong.`
+_GAP = r"(?:(?![.!?;]\s)\W)"
+_LINKS = "is|be|are|the|choice|option|letter|correct"
 _VERBS = "is|was|seems|would|because|as|since|and|or|but"
 _NO_WORD = rf"(?!(?<=[AI])[ ](?!(?:{_VERBS})\b)[a-z])"
 
@@ -64,26 +69,35 @@ class LetterReader:
 
     def __init__(self, letters: str) -> None:
         # The article and the pronoun are no choices: `A dog`, `I think`.
-        capital = rf"[{letters}](?![\w'\u2019]){_NO_WORD}"
+        capital = rf"[{letters}](?![{_LATIN}]){_NO_WORD}"
         # A small letter is one only where it stands for itself, as in `b)`.
         letter = rf"(?P<letter>{capital}|[{letters.lower()}](?=\s{{0,2}}(?:[).:,\]}}*]|\Z)))"
+        linked = rf"(?i:{_GAP}{{1,4}}(?:{_LINKS})){{0,4}}{_GAP}{{1,8}}{letter}"
         self._first = re.compile(rf"[\s(\[{{*_\"'$\\]{{0,8}}(?<![A-Za-z]){letter}")
-        self._named = re.compile(
-            r"(?i:answer|choice|option)(?i:\W{1,4}(?:is|be|are|the|choice|option|letter|correct)){0,4}"
-            rf"(?:\W{{1,8}}){letter}"
+        # An explanation names other options after the answer: the plainest words count first.
+        self._named = (
+            re.compile(rf"(?i:answer){linked}"),
+            re.compile(rf"(?i:choice|option){_GAP}{{1,4}}(?i:is|be|are){linked}"),
+            re.compile(
+                rf"(?<![{_LATIN}])(?P<letter>[{letters}])[)\]*]{{0,3}} is (?:the )?"
+                r"(?i:correct|right|best)"
+            ),
+            re.compile(rf"(?i:choice|option){linked}"),
         )
-        self._any = re.compile(rf"(?<![\w'\u2019])(?P<letter>{capital})")
+        self._any = re.compile(rf"(?<![{_LATIN}])(?P<letter>{capital})")
 
     def chosen(self, text: str) -> str | None:
         """The letter that an answer chooses.
 
-        It is sought behind a mark (`####`, a box, `<answer>` tags), then after
-        the last `answer`, `choice` or `option`, then at the beginning, and last
-        as the last capital letter that stands alone.
+        It is sought behind a mark (`####`, a box, `<answer>` tags), then after the
+        last `answer`, then after the last `option is` or `choice is` or before the
+        last `is correct`, then after the last `option` or `choice` alone, then at
+        the beginning, and last as the last capital letter that stands alone.
         """
         marked = marked_answer(text)
         found = None if marked is None else self.first(marked)
-        return found or _last(self._named, text) or self.first(text) or _last(self._any, text)
+        named = found or next(filter(None, (_last(way, text) for way in self._named)), None)
+        return named or self.first(text) or _last(self._any, text)
 
     def first(self, text: str) -> str | None:
         """The letter that a text begins with."""
