@@ -176,8 +176,10 @@ class EvaluationWorker:
         found: dict[Claim, Checkpoint | None] = {}
         if most < 1:
             return found
-        queue = self.session.queue
-        for request in queue.claim_more(self.session.worker_id, claims[0].request, most):
+        queue, order = self.session.queue, self.session.spec.evaluation.order
+        for request in queue.claim_more(
+            self.session.worker_id, claims[0].request, most, order=order
+        ):
             claims.append(claim := Claim(self.session, request))
             checkpoint = self._open(claim)
             if isinstance(checkpoint, CheckpointError):

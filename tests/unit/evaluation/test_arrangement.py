@@ -49,7 +49,7 @@ def choose(asked: Asked, *parts: dict[str, Any]) -> Arrangement:
     ("asked", "parts", "name", "reason"),
     [
         # Views wherever they can be.
-        ("auto", [], "views", "one copy of the weights"),
+        ("auto", [], "views", "reads vLLM's tensors"),
         ("auto", [NONE], "views", "one copy"),
         ("auto", [CPU], "views", "one copy"),
         ("auto", [CPU, {"model_type": "llama"}], "views", "one copy"),

@@ -81,6 +81,6 @@ def _halved(longest: int, examples: int) -> int:
     if examples == 1:
         raise InputError(
             f"an example of {longest} tokens has no room in the device's memory, even alone; lower "
-            "data.max_length, or evaluation.gpu_memory_fraction where vLLM shares the device"
+            "training.max_length, or evaluation.gpu_memory_fraction where vLLM shares the device"
         )
     return longest * examples // 2

@@ -35,10 +35,16 @@ _LOGIT_BYTES = 8
 """Of a logit, besides the one in the model's type: in float32, before and after the softmax."""
 
 _REASONS: dict[Name, str] = {
-    "views": "transformers reads vLLM's tensors, so there is one copy of the weights",
+    "views": "transformers reads vLLM's tensors, so nothing is loaded or handed over twice",
     "together": "vLLM and transformers have a copy of the weights each",
     "sleep": "vLLM lays its weights aside in host memory while the loss is computed",
     "reload": "vLLM drops its weights while the loss is computed, and takes them anew",
+}
+_ON_CPU: dict[Name, str] = {
+    "views": "; on a CPU vLLM computes with a packed copy of its own besides",
+    "together": "",
+    "sleep": "; on a CPU that frees nothing",
+    "reload": "; on a CPU that frees nothing",
 }
 
 
@@ -78,7 +84,7 @@ def choose_arrangement(
     if asked == "views" and no_views is not None:
         raise _impossible(asked, no_views, "auto, together, sleep or reload")
     if asked == "views" or (asked == "auto" and no_views is None):
-        return Arrangement("views", _reason("views", asked))
+        return Arrangement("views", _reason("views", asked, on_cpu=device == "cpu"))
     if free_bytes is not None and weights_bytes > free_bytes:
         raise _no_room(asked, weights_bytes, free_bytes)
     if asked != "auto":
@@ -127,8 +133,8 @@ def _two_copies(no_views: str, needed: int, free_bytes: int | None) -> Arrangeme
 
 def _reason(name: Name, asked: Asked, *, on_cpu: bool = False) -> str:
     wish = "" if asked == "auto" else ", as the study asks for"
-    frees = "; on a CPU that frees nothing" if on_cpu and name in ("sleep", "reload") else ""
-    return f"{_REASONS[name]}{wish}{frees}"
+    there = _ON_CPU[name] if on_cpu else ""
+    return f"{_REASONS[name]}{wish}{there}"
 
 
 def _impossible(asked: Asked, why: str, allowed: str) -> InputError:
