@@ -50,10 +50,10 @@ def choose(asked: Asked, *parts: dict[str, Any]) -> Arrangement:
     [
         # Views wherever they can be.
         ("auto", [], "views", "reads vLLM's tensors"),
-        ("auto", [NONE], "views", "one copy"),
-        ("auto", [CPU], "views", "one copy"),
-        ("auto", [CPU, {"model_type": "llama"}], "views", "one copy"),
-        ("auto", [{"model_type": "mistral"}], "views", "one copy"),
+        ("auto", [NONE], "views", "reads vLLM's tensors"),
+        ("auto", [CPU], "views", "reads vLLM's tensors"),
+        ("auto", [CPU, {"model_type": "llama"}], "views", "reads vLLM's tensors"),
+        ("auto", [{"model_type": "mistral"}], "views", "reads vLLM's tensors"),
         # Else two copies, side by side where they have room.
         ("auto", [GPT2], "together", "gpt2 model is not known.* 7.0 GiB of 20.0 GiB free"),
         ("auto", [GPT2, LITTLE], "reload", "drops its weights.* 7.0 GiB of 5.0 GiB free"),
