@@ -61,7 +61,10 @@ def marked_answer(text: str, mark: Mark | None = None) -> str | None:
         case "tag":
             found = _tag(text)
         case None:
-            hashes = _hashes_at_the_end(text) or _hashes(text, headings=False)
+            hashes = _hashes_at_the_end(text)
+            if hashes is None or not hashes.answer:
+                # An answer may be cut right behind a further mark.
+                hashes = _hashes(text, headings=False)
             found = _last([hashes, _tag(text), _box(text)])
     return _unwrapped(found.answer) if found is not None and found.answer else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -21,6 +21,18 @@ KIB = 1024
 Written = dict[tuple[int, int], Generated]
 """Answers by item and sample."""
 PHASES = ("load", "generate", "grade", "switch", "loss")
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is to be heard of an evaluation while it goes on."""
+
+    progress: Callable[[], None]
+    """Called many times a second between batches; what it raises ends the evaluation."""
+    phase: Callable[[str], None]
+    """Told what begins."""
+    through: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Surrounds a long call that reports no progress."""
 
 
 @dataclass(frozen=True)
@@ -141,26 +153,21 @@ class Evaluator:
     def score(
         self,
         checkpoint: Checkpoint | None,
-        *,
-        on_progress: Callable[[], None],
-        on_phase: Callable[[str], None] = lambda phase: None,
+        hooks: Hooks,
     ) -> Scored:
         """Score a checkpoint, or the base model for None.
 
-        `on_progress` is called many times a second; what it raises ends the
-        evaluation. Weights that are not finite give scores that say so.
+        Weights that are not finite give scores that say so.
 
         Raises CheckpointError when the checkpoint is damaged or does not fit
         the base model; the engines are ready for the next one.
         """
-        return self._score(checkpoint, Clock(on_phase), on_progress)
+        return self._score(checkpoint, hooks, Clock(hooks.phase))
 
     def score_together(
         self,
         checkpoints: Sequence[Checkpoint],
-        *,
-        on_progress: Callable[[], None],
-        on_phase: Callable[[str], None] = lambda phase: None,
+        hooks: Hooks,
     ) -> list[Scored | CheckpointError]:
         """Score several adapters, whose answers come from one run of the engine."""
         written: list[Written] = [{} for _ in checkpoints]
@@ -170,43 +177,43 @@ class Evaluator:
 
         items = self._sets.generation
         assert items is not None
-        shared = Clock(on_phase)
+        shared = Clock(hooks.phase)
         try:
             with shared.phase("generate", "generating"):
-                self._engines.generate_together(checkpoints, items.writing, take, on_progress)
+                self._engines.generate_together(checkpoints, items.writing, take, hooks.progress)
         except CheckpointError:
             # Which of them is to blame shows when each is scored alone.
-            return [self._alone(one, Clock(on_phase), on_progress) for one in checkpoints]
+            return [self._alone(one, hooks, Clock(hooks.phase)) for one in checkpoints]
         seconds = shared.timings().total / len(checkpoints)
         found: list[Scored | CheckpointError] = []
         for checkpoint, answers in zip(checkpoints, written, strict=True):
-            clock = Clock(on_phase)
+            clock = Clock(hooks.phase)
             clock.add("generate", seconds)
-            found.append(self._alone(checkpoint, clock, on_progress, answers))
+            found.append(self._alone(checkpoint, hooks, clock, answers))
         return found
 
     def _alone(
         self,
         checkpoint: Checkpoint,
+        hooks: Hooks,
         clock: Clock,
-        on_progress: Callable[[], None],
         written: Written | None = None,
     ) -> Scored | CheckpointError:
         try:
-            return self._score(checkpoint, clock, on_progress, written)
+            return self._score(checkpoint, hooks, clock, written)
         except CheckpointError as error:
             return error
 
     def _score(
         self,
         checkpoint: Checkpoint | None,
+        hooks: Hooks,
         clock: Clock,
-        on_progress: Callable[[], None],
         written: Written | None = None,
     ) -> Scored:
         """Score a checkpoint; `written` are its answers, where they are there already."""
         try:
-            with clock.phase("load", "loading the weights"):
+            with clock.phase("load", "loading the weights"), hooks.through():
                 self._engines.load_weights(checkpoint, generation=written is None)
         except NotFinite as error:
             return Scored(Scores.diverged(str(error), clock.timings()))
@@ -217,8 +224,8 @@ class Evaluator:
                     answers.take(index, sample, answer)
             elif answers is not None:
                 with clock.phase("generate", "generating"):
-                    self._engines.generate(answers.items.writing, answers.take, on_progress)
-            return self._finish(answers, clock, on_progress)
+                    self._engines.generate(answers.items.writing, answers.take, hooks.progress)
+            return self._finish(answers, hooks, clock)
 
     def _begin(self, stack: ExitStack) -> Answers | None:
         items = self._sets.generation
@@ -227,9 +234,7 @@ class Evaluator:
         grading = stack.enter_context(self._pool.begin(items.task, items.items))
         return Answers(items, grading)
 
-    def _finish(
-        self, answers: Answers | None, clock: Clock, on_progress: Callable[[], None]
-    ) -> Scored:
+    def _finish(self, answers: Answers | None, hooks: Hooks, clock: Clock) -> Scored:
         """The loss of the weights that are loaded, while the last answers are graded."""
         with clock.phase("switch"):
             self._engines.to_loss()
@@ -238,12 +243,12 @@ class Evaluator:
                 self._sets.loss,
                 tokens_per_batch=self._spec.tokens_per_batch,
                 most=self._spec.batch_size,
-                on_progress=on_progress,
+                on_progress=hooks.progress,
             )
         answered, packed = None, None
         if answers is not None:
             with clock.phase("grade", "grading"):
-                graded = answers.graded(on_progress)
+                graded = answers.graded(hooks.progress)
                 answered = self._worth(answers, graded)
             packed = self._packed(answers, graded)
         arrangement = self._engines.arrangement

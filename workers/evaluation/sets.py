@@ -28,7 +28,7 @@ from workers.data.preparing.survey import load_encoder
 from workers.data.tokens.encoder import Encoder
 from workers.evaluation.engines.engines import Writing
 from workers.evaluation.grading.pool import GradingPool
-from workers.evaluation.tasks.task import Item
+from workers.evaluation.tasks.task import Grade, Item
 from workers.session import StudySession
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ class GenerationSet:
     def hash(self) -> str:
         """The same for sets whose outcomes can be compared item by item."""
         items = [[i.prompt, i.reference, dict(i.fields), dict(i.labels)] for i in self.items]
-        content = json.dumps([items, self.task.model_dump(mode="json")], sort_keys=True)
+        # Without defaults: a task that gains an option later stays the same task.
+        task = self.task.model_dump(mode="json", exclude_defaults=True) | {"type": self.task.type}
+        content = json.dumps([items, task], sort_keys=True)
         return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
 
 
@@ -191,10 +193,15 @@ def require_gradable(pool: GradingPool, items: GenerationSet, name: str) -> None
     told = (
         f"{name}.task: given {items.task.type!r}, by which the item's own answer "
         f"{shorten(answers[first], 80)!r} is {grades[first].category.replace('_', ' ')} against "
-        f"{shorten(items.items[first].reference, 80)!r}"
+        f"{shorten(items.items[first].reference, 80)!r}{_because(grades[first])}"
     )
     if isinstance(items.task, SURE) or len(wrong) == len(grades):
         raise InputError(
             f"{told}; allowed: a task that goes with data.template and the completions"
         )
     logger.warning("%s (so are %d of the %d that were tried)", told, len(wrong), len(grades))
+
+
+def _because(grade: Grade) -> str:
+    """What a grader says of an answer, as of one that it failed on."""
+    return f" ({shorten(grade.detail, 200)})" if grade.detail else ""

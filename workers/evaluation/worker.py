@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -22,8 +23,8 @@ from workers.evaluation.claim import Claim
 from workers.evaluation.engines.engines import EvaluationEngines
 from workers.evaluation.grading.errors import GradersUnavailable
 from workers.evaluation.grading.pool import GradingPool
-from workers.evaluation.score import Evaluator, Scored
-from workers.evaluation.scores import Scores
+from workers.evaluation.score import Evaluator, Hooks, Scored
+from workers.evaluation.scores import Answered, Scores
 from workers.evaluation.sets import (
     TEST,
     VALIDATION,
@@ -33,6 +34,7 @@ from workers.evaluation.sets import (
     load_sets,
     require_gradable,
 )
+from workers.evaluation.tasks.task import NOT_GRADABLE
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopRequested, StopSignal
 from workers.turns import TurnLost, Turns, open_turns
@@ -69,34 +71,20 @@ def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
 
 
 class Scorer(Protocol):
-    """Scores checkpoints on one set.
-
-    `on_progress` is called between batches; what it raises ends the scoring.
-    `on_phase` is told what begins.
-    """
+    """Scores checkpoints on one set."""
 
     @property
     def most_together(self) -> int:
         """Adapters that are scored in one go."""
 
-    def score(
-        self,
-        checkpoint: Checkpoint | None,
-        *,
-        on_progress: Callable[[], None],
-        on_phase: Callable[[str], None],
-    ) -> Scored:
+    def score(self, checkpoint: Checkpoint | None, hooks: Hooks) -> Scored:
         """Score a checkpoint, or the base model for None.
 
         Raises CheckpointError for a checkpoint that cannot be scored.
         """
 
     def score_together(
-        self,
-        checkpoints: Sequence[Checkpoint],
-        *,
-        on_progress: Callable[[], None],
-        on_phase: Callable[[str], None],
+        self, checkpoints: Sequence[Checkpoint], hooks: Hooks
     ) -> list[Scored | CheckpointError]:
         """Score several adapters, in their order; a bad one does not hurt the others."""
 
@@ -157,13 +145,13 @@ class EvaluationWorker:
         if checkpoint is not None and checkpoint.kind == "lora" and not first.test:
             opened |= self._further(claims, scorer.most_together - 1)
         progress = self._progress(list(opened))
-        phases = self._phases(opened)
         with self.turns.mine(describe(first), progress, self._waiting) as checked:
+            hooks = Hooks(checked, self._phases(opened), partial(_through, list(opened)))
             if len(opened) == 1:
-                outcomes = [_scored(scorer, checkpoint, checked, phases)]
+                outcomes = [_scored(scorer, checkpoint, hooks)]
             else:
                 together = [one for one in opened.values() if one is not None]
-                outcomes = scorer.score_together(together, on_progress=checked, on_phase=phases)
+                outcomes = scorer.score_together(together, hooks)
         for claim, outcome in zip(opened, outcomes, strict=True):
             self._close(claim, outcome)
 
@@ -268,14 +256,20 @@ class EvaluationWorker:
         return self.session.search.report(request.trial_id, request.rung, value, earlier)
 
 
+@contextmanager
+def _through(claims: Sequence[Claim]) -> Iterator[None]:
+    """Hold on to what is claimed during one long call."""
+    with ExitStack() as stack:
+        for claim in claims:
+            stack.enter_context(claim.renewer.through())
+        yield
+
+
 def _scored(
-    scorer: Scorer,
-    checkpoint: Checkpoint | None,
-    progress: Callable[[], None],
-    phases: Callable[[str], None],
+    scorer: Scorer, checkpoint: Checkpoint | None, hooks: Hooks
 ) -> Scored | CheckpointError:
     try:
-        return scorer.score(checkpoint, on_progress=progress, on_phase=phases)
+        return scorer.score(checkpoint, hooks)
     except CheckpointError as error:
         return error
 
@@ -315,14 +309,24 @@ def describe(request: EvaluationRequest) -> str:
     return f"trial {request.number}, batch {request.step}{on}"
 
 
+def _answered(answered: Answered) -> list[str]:
+    share = answered.share
+    of = f"{share.correct} of {share.total}"
+    if answered.answers_total != share.total:
+        of = f"{answered.answers_total} answers to {share.total} items"
+    parts = [f"accuracy {share.accuracy:.3f} ({of})"]
+    if lost := share.categories.get(NOT_GRADABLE):
+        parts.append(f"{lost} answers not gradable, which count as wrong")
+    return parts
+
+
 def summary(scores: Scores) -> str:
     """The scores in one line."""
     if scores.reason is not None:
         return scores.reason
     parts = [f"loss {scores.loss:.4f}"]
     if scores.answered is not None:
-        share = scores.answered.share
-        parts.append(f"accuracy {share.accuracy:.3f} ({share.correct} of {share.total})")
+        parts += _answered(scores.answered)
     times = scores.timings
     parts.append(f"{times.total:.2f} s, {times.overhead:.2f} s of it overhead")
     return ", ".join(parts)

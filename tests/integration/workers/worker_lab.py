@@ -24,7 +24,7 @@ from storage.queue import EvaluationQueue
 from storage.records import EvaluationRequest
 from storage.trials import TrialLeases
 from storage.workers import Workers
-from workers.evaluation.score import Scored
+from workers.evaluation.score import Hooks, Scored
 from workers.evaluation.scores import Scores, Timings
 from workers.evaluation.worker import EvaluationWorker
 from workers.session import StudySession, WorkerOptions, open_session
@@ -159,7 +159,7 @@ class ScriptedEvaluator:
         """What the launcher does when it sees a worker die."""
         Workers(self.session.database).free_absent(self.session.record.id)
 
-    def score(self, checkpoint: Checkpoint | None, **_: Any) -> Scored:
+    def score(self, checkpoint: Checkpoint | None, hooks: Hooks) -> Scored:
         request = self._current
         assert request is not None
         if request.trial_id is None:
@@ -167,7 +167,7 @@ class ScriptedEvaluator:
         trial = self.session.search.fresh(request.trial_id)
         return Scored(scores_of(formula(trial.params, request.examples)))
 
-    def score_together(self, checkpoints: Sequence[Checkpoint], **_: Any) -> list[Any]:
+    def score_together(self, checkpoints: Sequence[Checkpoint], hooks: Hooks) -> list[Any]:
         raise AssertionError("one at a time was asked for")
 
 

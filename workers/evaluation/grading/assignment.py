@@ -21,16 +21,20 @@ class Assignment:
     items: Sequence[Item]
     seconds: float
     """Longest time that one question may take."""
+    fingerprint: str | None = None
+    """Of the file with the grader, where the task names one: all judges use the same."""
 
 
 def encode_assignment(assignment: Assignment) -> bytes:
     """As a line."""
     items = [[i.prompt, i.reference, {**i.fields}, {**i.labels}] for i in assignment.items]
-    return encode_line([assignment.task.model_dump(mode="json"), items, assignment.seconds])
+    task = assignment.task.model_dump(mode="json")
+    return encode_line([task, items, assignment.seconds, assignment.fingerprint])
 
 
 def decode_assignment(line: bytes) -> Assignment:
     """From a line."""
-    task, items, seconds = json.loads(line)
+    task, items, seconds, fingerprint = json.loads(line)
     adapter: TypeAdapter[AnyTask] = TypeAdapter(AnyTask)
-    return Assignment(adapter.validate_python(task), [Item(*item) for item in items], seconds)
+    known = [Item(*item) for item in items]
+    return Assignment(adapter.validate_python(task), known, seconds, fingerprint)

@@ -24,7 +24,8 @@ import psutil
 
 from hpo.parent import stop_with_parent
 from hpo.spec.errors import InputError
-from hpo.spec.tasks import AnyTask, SandboxedTask
+from hpo.spec.identity import fingerprint
+from hpo.spec.tasks import PythonTask, SandboxedTask
 from workers.evaluation.grading.assignment import Assignment, decode_assignment
 from workers.evaluation.grading.judging import judged, reason, refusal
 from workers.evaluation.grading.messages import (
@@ -88,19 +89,31 @@ def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 def _ready_grader(assignment: Assignment) -> Grader:
     """The task's grader, with all that it imports when it is first used."""
-    grader = _grader(assignment.task)
+    grader = _grader(assignment)
     with suppress(InputError):
         for item in assignment.items[:1]:
             grader.check(item)
     return grader
 
 
-def _grader(task: AnyTask) -> Grader:
+def _grader(assignment: Assignment) -> Grader:
+    task = assignment.task
+    if isinstance(task, PythonTask):
+        _require_unchanged(task, assignment.fingerprint)
     if not isinstance(task, SandboxedTask):
         return make_grader(task)
     from workers.evaluation.sandbox.sandbox import find_sandbox
 
     return make_grader(task, sandbox=find_sandbox())
+
+
+def _require_unchanged(task: PythonTask, expected: str | None) -> None:
+    """Two graders must never share one study's answers. Raises InputError."""
+    if expected is not None and fingerprint(task.path) != expected:
+        raise InputError(
+            f"{task.path}: given a grader that was changed while it was in use; allowed: the "
+            "file as it was, or a study of another name for the changed one"
+        )
 
 
 def _reply(grader: Grader, assignment: Assignment, question: Question) -> Reply:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from hpo.spec.errors import InputError
+from hpo.spec.identity import fingerprint
 from hpo.spec.tasks import AnyTask, PythonTask, SandboxedTask
 from workers.evaluation.grading.assignment import Assignment
 from workers.evaluation.grading.grading import Grading
@@ -105,7 +106,9 @@ class GradingPool:
         if self._judges is None:
             self._judges = Judges(self._processes)
         seconds = self._seconds(task)
-        number = self._judges.assign(Assignment(task, items, seconds), self._most(task))
+        file = fingerprint(task.path) if isinstance(task, PythonTask) else None
+        assignment = Assignment(task, items, seconds, file)
+        number = self._judges.assign(assignment, self._most(task))
         assigned = AssignedSet(self._judges, number, seconds)
         refusals, categories = asked_refusals(assigned, len(items))
         _require_gradable(refusals)

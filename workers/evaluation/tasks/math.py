@@ -34,8 +34,9 @@ from workers.evaluation.tasks.task import (
 from workers.evaluation.tasks.wording import right_or_wrong, shown
 
 MARKS = {"hashes": "####", "boxed": "\\boxed{}", "tag": "<answer></answer>"}
-EMPHASIS = "*`" + string.whitespace
-"""Markdown's marks around an answer."""
+EMPHASIS = "*`#" + string.whitespace
+"""Markdown's marks around an answer, or before it as a heading."""
+_AROUND = "=,;:" + string.whitespace
 _CONTENT = re.compile(r"\w")
 _UNICODE = str.maketrans(
     {
@@ -141,7 +142,7 @@ def _last(text: str, reference: str) -> str | None:
 
     The text itself only where the reference has neither formula nor number.
     """
-    bare = undelimited(text.strip(EMPHASIS))
+    bare = undelimited(text.strip(EMPHASIS).strip(_AROUND))
     if not _CONTENT.search(bare.translate(_UNICODE).replace("\\boxed", "")):
         return None
     if kind_of(bare) != "words":

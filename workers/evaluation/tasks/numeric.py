@@ -53,6 +53,8 @@ class NumericGrader:
 
 def number_of(text: str) -> Number | None:
     r"""The first number after the last `####`, else the last in a box or tags, else the last."""
+    # An answer that is cut right behind a mark says nothing there.
+    text = text.rstrip().removesuffix(HASHES)
     marked = None if HASHES in text else marked_answer(text)
     inside = None if marked is None else last_number(marked)
     return stated_number(text) if inside is None else inside
