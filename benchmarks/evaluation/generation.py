@@ -24,7 +24,7 @@ from benchmarks.evaluation.scenes import (
     read_sets,
     read_spec,
 )
-from benchmarks.evaluation.turns import Way, alternate
+from benchmarks.evaluation.turns import HEAD, READING, RULE, Way, alternate
 from hpo.spec.tasks import AnyTask, ExactTask, MathTask
 from storage.checkpoints import CheckpointStore
 from workers.evaluation.engines.engines import EvaluationEngines, Generated
@@ -32,24 +32,24 @@ from workers.evaluation.engines.environment import prepare_environment
 from workers.evaluation.grading.pool import Grading, GradingPool
 from workers.evaluation.sets import GenerationSet
 
-TURNS = 9
+TURNS = 25
 TASKS: Sequence[AnyTask | None] = (None, ExactTask(), MathTask(type="math"))
-NAMES = ("ours", "ours, graded as exact", "ours, graded as math")
+NAMES = ("bare", "ours", "ours, graded as exact", "ours, graded as math")
 SCENES = (
-    Scene("generation-tiny", HALF_MILLION, "full", "math", 192, 96, 1, 4),
-    Scene("generation-larger", TWENTY_MILLION, "full", "math", 48, 64, 1, 1),
+    Scene("generation-tiny", HALF_MILLION, "full", "math", 224, 24, 1, 4),
+    Scene("generation-larger", TWENTY_MILLION, "full", "math", 24, 32, 1, 1),
 )
-NOTES = """\
+NOTES = f"""\
 Ours is `EvaluationEngines.generate`, which gives vLLM requests bit by bit and hands each answer \
 on when it is finished; bare is `LLM.generate` on an engine of its own with the same options and \
 weights, which has all prompts at once and gives all answers at the end. All ways are in one \
 process, take turns, and begin with an empty prefix cache. Where it says graded, each answer is \
 handed to the graders when it is finished; so that they have what a trained model would give \
 them, they get the data's own solutions in place of its text, every second one that of another \
-problem. Waiting is from the last answer to the last grade. `exact` is graded between two steps of \
-the engine, `math` by other processes, which share the cores with it. Above 1 ours is faster: by \
-the clock the median over the turns; by CPU time, of the engine's process alone, each at its best \
-turn, for other work on the same cores can only add to it."""
+problem. Waiting, the median, is from the last answer to the last grade, and part of the seconds. \
+`exact` is graded between two steps of the engine, `math` by other processes, which share the \
+cores with it. \
+{READING}"""
 
 
 @dataclass
@@ -131,12 +131,14 @@ def _engines(scene: Scene, gsm8k: Path | None) -> Iterator[tuple[Bare, list[Ours
         pool = stack.enter_context(GradingPool())
         ours = [Ours(engines, asked, pool, task) for task in TASKS]
 
-        def load() -> None:
-            # Empties the prefix cache.
+        def ready() -> None:
+            # Loading empties the prefix cache. It also leaves the processor's caches cold,
+            # for both ways alike.
             engines.load_weights(checkpoint)
+            bare.engine.llm.reset_prefix_cache()
 
-        ways = [Way(name, one.generate, load) for name, one in zip(NAMES, ours, strict=True)]
-        yield bare, ours, [Way("bare", bare.generate, bare.engine.llm.reset_prefix_cache), *ways]
+        acts = (bare.generate, *(one.generate for one in ours))
+        yield bare, ours, [Way(name, act, ready) for name, act in zip(NAMES, acts, strict=True)]
 
 
 def compare(scene: Scene, gsm8k: Path | None, turns: int) -> str:
@@ -160,16 +162,14 @@ def table(scene: Scene, tokens: int, ways: Sequence[Way], waited: Sequence[float
             f"### generation, {scene.shape.name} parameters: {scene.items} prompts, "
             f"{tokens} new tokens, the same in all ways",
             "",
-            "| way | seconds | of it waiting for grades | bare / way | least CPU seconds | "
-            "bare / way |",
-            "|---|---:|---:|---:|---:|---:|",
+            f"| way | {HEAD} | waiting for grades, s |",
+            f"|---|{RULE}|---:|",
             *(
-                f"| {way.name} | {median(way.seconds):.3f} | {wait:.3f} | {way.speed(bare):.3f} | "
-                f"{min(way.busy):.3f} | {way.thrift(bare):.3f} |"
+                f"| {way.name} | {way.cells(bare)} | {wait:.3f} |"
                 for way, wait in zip(ways, waited, strict=True)
             ),
             "",
-            f"Medians of {len(bare.seconds)} turns. Load average {os.getloadavg()[0]:.1f}, "
+            f"{len(bare.seconds)} turns. Load average {os.getloadavg()[0]:.1f}, "
             f"{len(os.sched_getaffinity(0))} cores.",
             "",
         ]

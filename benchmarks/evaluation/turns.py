@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter, process_time
 
+HEAD = "median s | bare / way | fastest s | bare / way | least CPU s | bare / way"
+RULE = "---:|---:|---:|---:|---:|---:"
+READING = (
+    "Above 1 ours is faster: by the clock, the median over the turns and the fastest turn of each "
+    "(other work on the same cores can only make a turn longer), and by the processor time of this "
+    "process, the least of each."
+)
+
 
 @dataclass
 class Way:
@@ -33,12 +41,24 @@ class Way:
         """How many times faster than another it is by the clock: the median over the turns."""
         return median(b / a for a, b in zip(self.seconds, other.seconds, strict=True))
 
-    def thrift(self, other: Way) -> float:
-        """How many times less processor time than another it takes, each at its best turn.
+    def best(self, other: Way) -> float:
+        """How many times faster than another it is by the clock, each at its fastest turn.
 
-        Whatever else runs on a core can only add to it.
+        Whatever else runs on a core can only make a turn longer, so that with many
+        short turns these differ least from run to run.
         """
+        return min(other.seconds) / min(self.seconds)
+
+    def thrift(self, other: Way) -> float:
+        """How many times less processor time than another it takes, each at its best turn."""
         return min(other.busy) / min(self.busy)
+
+    def cells(self, other: Way) -> str:
+        """Cells of a row: seconds by the clock and by the processor, and the three ratios."""
+        return (
+            f"{median(self.seconds):.3f} | {self.speed(other):.3f} | {min(self.seconds):.3f} | "
+            f"{self.best(other):.3f} | {min(self.busy):.3f} | {self.thrift(other):.3f}"
+        )
 
 
 def alternate(ways: Sequence[Way], *, count: int) -> None:

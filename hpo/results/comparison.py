@@ -74,9 +74,9 @@ class Comparison:
         return pairs | {name: pair_of(first, second, name) for name in names}
 
     def counts(self) -> dict[str, Pair]:
-        """Answers by category."""
+        """Answers by category; none where a result of an earlier version does not say."""
         first, second = (_result(side).get("categories") or {} for side in self._sides)
-        names = in_order(first | second)
+        names = in_order(first | second) if first and second else []
         return {name: Pair(first.get(name, 0), second.get(name, 0)) for name in names}
 
     def truncated(self) -> Pair:

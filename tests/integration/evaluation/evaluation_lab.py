@@ -94,11 +94,14 @@ class Lab:
         return self._publish(name, "full", fill)
 
     def read_base(self) -> PreTrainedModel:
+        return self.read(self.base)
+
+    def read(self, folder: Path) -> PreTrainedModel:
         import torch
         from transformers import AutoModelForCausalLM
 
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            self.base, dtype=getattr(torch, self.dtype)
+            folder, dtype=getattr(torch, self.dtype)
         )
         return model
 

@@ -80,10 +80,11 @@ def test_the_ways_take_turns_after_one_that_does_not_count() -> None:
     assert [len(way.seconds) for way in ways] == [3, 3, 3]
 
 
-def test_speeds_are_medians_by_the_clock_and_best_turns_by_the_processor() -> None:
+def test_speeds_are_those_of_the_median_and_of_the_best_turns() -> None:
     one = Way("one", list, seconds=[1.0, 1.0, 2.0], busy=[1.0, 4.0, 4.0])
     other = Way("other", list, seconds=[3.0, 2.0, 2.0], busy=[3.0, 2.0, 9.0])
     assert one.speed(other) == 2.0
+    assert one.best(other) == 2.0
     assert one.thrift(other) == 2.0
 
 

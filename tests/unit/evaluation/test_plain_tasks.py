@@ -112,6 +112,7 @@ def test_no_number_and_a_wrong_one() -> None:
     assert category(NUMERIC, "-8", "8") == WRONG_ANSWER
     for answer in ("", "no idea", "1/0", "9" * 5000, "1e999"):
         assert category(NUMERIC, answer, "8") == FORMAT_FAILURE
+    assert category(NUMERIC, "#### 8\n\nQuestion: 7?\n####", "8") == CORRECT
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,14 @@ def test_a_reference_needs_a_number() -> None:
         "B is right, since C and D are not.",
         "It cannot be A or C, so B.",
         "A dog is no bird, so I say B",
+        "B is the correct answer. A is wrong.",
+        "(B) is the correct choice. (A) is wrong.",
+        "The answer is B. Option A is wrong, and so is option D.",
+        "The answer is B because option A is too small.",
+        "The best option is B; choice A comes second.",
+        "Option B is correct. Option A is not.",
+        "\u7b54\u6848\u662fB\u3002",
+        "B\u662f\u6b63\u786e\u7684",
     ],
 )
 def test_the_chosen_letter(answer: str) -> None:

@@ -62,6 +62,13 @@ def test_items_that_changed() -> None:
     assert (found.test.only_after, found.test.only_before, found.test.p_value) == (2, 1, 1.0)
 
 
+def test_counts_that_one_side_does_not_know_are_not_compared() -> None:
+    """Results of an earlier version hold no categories: that is not none of each."""
+    old, new = base(outcomes=[0, 1]), trial(outcomes=[0, 1], categories={"correct": 1, "empty": 1})
+    assert compare(old, new).counts() == {}
+    assert compare(new, new).counts() == {"correct": Pair(1, 1), "empty": Pair(1, 1)}
+
+
 def test_items_between_right_and_wrong_have_no_exact_test() -> None:
     found = compare(base(outcomes=[0, 0.5, 0.75]), trial(outcomes=[0.25, 1, 0.5])).accuracy
     assert found is not None
