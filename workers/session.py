@@ -110,10 +110,10 @@ class StudySession:
         """Whether every trial of the budget has ended."""
         return self.trials.count() >= self.budget() and self.trials.unfinished() == 0
 
-    def tests_pending(self) -> bool:
-        """Whether scores on the test set are missing; they are asked for now.
+    def scores_pending(self) -> bool:
+        """Whether the base model's scores or some on the test set are missing.
 
-        Only when the trials are over.
+        Those on the test set are asked for now. Only when the trials are over.
         """
         final = FinalTest(self.queue, self.search)
         final.ask()

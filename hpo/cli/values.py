@@ -14,6 +14,11 @@ from hpo.search.asha import Verdict
 
 PIPE_WIDTH = 200
 """Characters of a line where nobody's screen sets the width."""
+UNTOLD = {
+    "not_gradable": "NOT GRADABLE (see the evaluation worker's log)",
+    "not_asked": "not asked for (their prompts fill the model's window)",
+}
+"""Categories that say nothing of the model, though they count as wrong."""
 DECODING = ("temperature", "top_p", "samples", "seed", "stop")
 
 
@@ -57,10 +62,13 @@ def with_interval(result: Mapping[str, Any]) -> str:
 
 
 def scores(result: Mapping[str, Any]) -> str:
-    """A loss and an accuracy."""
-    text = f"loss {number(result.get('loss'))}"
-    accuracy = with_interval(result)
-    return f"{text}, accuracy {accuracy}" if accuracy else text
+    """A loss and an accuracy, and what the accuracy says nothing about."""
+    parts = [f"loss {number(result.get('loss'))}"]
+    if accuracy := with_interval(result):
+        parts.append(f"accuracy {accuracy}")
+    counts = result.get("categories") or {}
+    parts += [f"{counts[name]} answers {words}" for name, words in UNTOLD.items() if name in counts]
+    return ", ".join(parts)
 
 
 def decoding(result: Mapping[str, Any]) -> str:

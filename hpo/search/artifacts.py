@@ -29,9 +29,14 @@ class ArtifactFolder(FileSystemArtifactStore):
         super().__init__(self.folder)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Write a file, the first one's folder too."""
+        """Write a file, the first one's folder too; one that cannot be finished is not left."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        super().write(artifact_id, content_body)
+        try:
+            super().write(artifact_id, content_body)
+        except BaseException:
+            # Nothing refers to it yet, so nobody would ever remove it.
+            self.remove(artifact_id)
+            raise
 
     def remove(self, artifact_id: str) -> None:
         """Remove a file; one that is not here does not keep its study from being deleted."""

@@ -31,7 +31,10 @@ class FinalTest:
             self.queue.put_trial_test(record)
 
     def pending(self) -> bool:
-        """Whether a score is missing that will come."""
+        """Whether a score is still to come: the base model's own, or one on the test set."""
+        base = self.queue.base()
+        if base is not None and base.state in PENDING:
+            return True
         if self.search.spec.data.test is None:
             return False
         found = [self.queue.base_test()]

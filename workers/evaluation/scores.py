@@ -16,6 +16,9 @@ from workers.data.batches.loss import BucketLoss, LossResult
 from workers.evaluation.sets import GenerationSet
 from workers.evaluation.tasks.task import Graded
 
+UNLABELLED = "(none)"
+"""Where an item has no value of a field by which the accuracy is broken down."""
+
 
 @dataclass(frozen=True)
 class Timings:
@@ -217,7 +220,7 @@ def _mean_score(one: Graded) -> float:
 def _by(label: str, graded: Sequence[Graded], categories: Sequence[str]) -> dict[str, Share]:
     groups: dict[str, list[Graded]] = {}
     for one in graded:
-        groups.setdefault(one.item.labels.get(label, ""), []).append(one)
+        groups.setdefault(one.item.labels.get(label, UNLABELLED), []).append(one)
     return {value: Share.of(groups[value], categories) for value in sorted(groups)}
 
 

@@ -12,6 +12,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from hpo.spec.errors import InputError
+from hpo.spec.identity import fingerprint
 from hpo.spec.sources import GenerationData
 from hpo.spec.tasks import (
     AnyTask,
@@ -20,7 +21,7 @@ from hpo.spec.tasks import (
     MathTask,
     NormalisedTask,
     NumericTask,
-    fields_of,
+    PythonTask,
 )
 from workers.data.example import Example
 from workers.data.preparing.prepared import PreparedData
@@ -28,7 +29,7 @@ from workers.data.preparing.survey import load_encoder
 from workers.data.tokens.encoder import Encoder
 from workers.evaluation.engines.engines import Writing
 from workers.evaluation.grading.pool import GradingPool
-from workers.evaluation.tasks.task import Grade, Item
+from workers.evaluation.tasks.task import NOT_GRADABLE, Grade, Item
 from workers.session import StudySession
 
 if TYPE_CHECKING:
@@ -135,10 +136,10 @@ def _loss_set(prepared: PreparedData, name: str, max_length: int) -> Sequence[En
 def generation_set(
     prepared: PreparedData, name: str, spec: GenerationData, encoder: Encoder
 ) -> GenerationSet:
-    """A set of prompts. Raises InputError for an item without the fields that its task needs."""
+    """A set of prompts, with all that its task needs."""
     examples = prepared.examples(name)
     return GenerationSet(
-        items=[_item(example, name, spec, encoder) for example in examples],
+        items=[_item(example, spec, encoder) for example in examples],
         prompts=[encoder.encode_prompt(example) for example in examples],
         task=spec.task,
         max_new_tokens=spec.max_new_tokens,
@@ -149,13 +150,7 @@ def generation_set(
     )
 
 
-def _item(example: Example, name: str, spec: GenerationData, encoder: Encoder) -> Item:
-    for needed in fields_of(spec.task):
-        if needed not in example.task_fields:
-            raise InputError(
-                f"data.{name}.task: given {spec.task.type!r}, for which {example.where} has no "
-                f"field {needed!r}; allowed: a field that every row has"
-            )
+def _item(example: Example, spec: GenerationData, encoder: Encoder) -> Item:
     # To the letter, the answer counts as the layout has it.
     as_laid_out = isinstance(spec.task, ExactTask | NormalisedTask)
     return Item(
@@ -171,6 +166,24 @@ def answered(sets: Mapping[str, EvaluationSets]) -> Iterator[tuple[str, Generati
     for name, part in sets.items():
         if part.generation is not None:
             yield "generation" if name == VALIDATION else name, part.generation
+
+
+def require_same_graders(session: StudySession) -> None:
+    """Refuse a grader of the study's own that has changed since the study was made.
+
+    Raises InputError.
+    """
+    data = session.record.identity["data"]
+    for name, part in session.spec.data.answered_sets().items():
+        if not isinstance(part.task, PythonTask):
+            continue
+        # A test set takes the generation set's task over where it names none.
+        known = data[name].get("task") or data["generation"]["task"]
+        if fingerprint(part.task.path) != known["path"]:
+            raise InputError(
+                f"data.{name}.task.path: given {part.task.path}, which is not the grader that the "
+                "study was made with; allowed: the same file here, or a study of another name"
+            )
 
 
 def require_gradable(pool: GradingPool, items: GenerationSet, name: str) -> None:
@@ -195,7 +208,8 @@ def require_gradable(pool: GradingPool, items: GenerationSet, name: str) -> None
         f"{shorten(answers[first], 80)!r} is {grades[first].category.replace('_', ' ')} against "
         f"{shorten(items.items[first].reference, 80)!r}{_because(grades[first])}"
     )
-    if isinstance(items.task, SURE) or len(wrong) == len(grades):
+    failed = sum(grade.category == NOT_GRADABLE for grade in grades)
+    if isinstance(items.task, SURE) or len(wrong) == len(grades) or 2 * failed > len(grades):
         raise InputError(
             f"{told}; allowed: a task that goes with data.template and the completions"
         )

@@ -33,6 +33,7 @@ from workers.evaluation.sets import (
     answered,
     load_sets,
     require_gradable,
+    require_same_graders,
 )
 from workers.evaluation.tasks.task import NOT_GRADABLE
 from workers.session import StudySession, WorkerOptions, open_session
@@ -47,7 +48,7 @@ IDLE_SECONDS = 1.0
 def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
     """Answer a study's requests until it is over or a stop is asked for."""
     with open_session("evaluation", options, stop) as session, ExitStack() as stack:
-        if session.trials_over() and not session.tests_pending():
+        if session.trials_over() and not session.scores_pending():
             return
         session.phase("preparing the evaluation sets")
         sets = load_sets(session)
@@ -55,6 +56,7 @@ def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
         pool = stack.enter_context(
             GradingPool(evaluation.grading_processes, item_seconds=evaluation.grading_seconds)
         )
+        require_same_graders(session)
         for name, items in answered(sets):
             require_gradable(pool, items, f"data.{name}")
             store_items(session, items, test=name == TEST)
@@ -105,7 +107,7 @@ class EvaluationWorker:
             request = self.session.queue.claim(self.session.worker_id, order=order)
             if request is not None:
                 self.answer(request)
-            elif self.session.trials_over() and not self.session.tests_pending():
+            elif self.session.trials_over() and not self.session.scores_pending():
                 return
             else:
                 self.turns.rest()

@@ -57,6 +57,23 @@ def about_to_end(study: PlayedStudy) -> tuple[TrialLease, Ending]:
     return lease, Ending(Outcome.COMPLETE, "trained all", points[0])
 
 
+class Failing(io.BytesIO):
+    """A file that breaks off, as on a disk that is full."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell():
+            raise OSError("No space left on device")
+        return super().read(4)
+
+
+def test_a_file_that_cannot_be_finished_is_not_left(tmp_path: Path) -> None:
+    """Nothing refers to it, so nothing would ever remove it."""
+    store = ArtifactFolder(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        store.write("broken", Failing(b"answers"))
+    assert list(store.folder.iterdir()) == []
+
+
 def asked(study: PlayedStudy, path: str) -> tuple[str, bytes]:
     """Status and body of the dashboard's answer."""
     application = wsgi(

@@ -50,3 +50,11 @@ def test_a_models_text_commands_no_terminal() -> None:
 def test_long_texts_lose_their_middle() -> None:
     assert shortened("one\n two", 20) == "one two"
     assert shortened("x" * 50 + "y" * 50, 13) == "xxxxx...yyyyy"
+
+
+def test_answers_that_tell_nothing_of_the_model_stand_beside_the_accuracy() -> None:
+    result = {"loss": 1.5, "accuracy": 0.25, "categories": {"correct": 5, "not_gradable": 15}}
+    assert scores(result).startswith("loss 1.5, accuracy 0.25, 15 answers NOT GRADABLE")
+    assert scores({"loss": 1.5, "accuracy": 0.25, "categories": {"correct": 5}}) == (
+        "loss 1.5, accuracy 0.25"
+    )

@@ -7,6 +7,7 @@ import pytest
 from prepare_lab import prepared, sums, write
 
 from hpo.spec.errors import InputError
+from workers.tiny import make_model
 
 
 def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -66,3 +67,28 @@ def test_an_empty_evaluation_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "items.jsonl").write_text("")
     with pytest.raises(InputError, match=r"items\.jsonl"):
         prepared(tmp_path, content(tmp_path, "exact", path=str(tmp_path / "items.jsonl")))
+
+
+def test_an_item_without_what_its_grader_needs_is_refused(tmp_path: Path) -> None:
+    bare = [*rows(2, 100), *sums(1, 200)]
+    own = write(tmp_path / "items.jsonl", bare)
+    with pytest.raises(InputError, match=r"given 'code', for which \S+items.jsonl:3 has no field"):
+        prepared(tmp_path, content(tmp_path, CODE, path=own))
+
+
+def test_training_rows_need_nothing_for_grading(tmp_path: Path) -> None:
+    spec = content(tmp_path, CODE, where={"level": "b"}) | {"loss": {"where": {"level": "b"}}}
+    plain = [row | {"level": "a"} for row in sums(5, 300)]
+    spec["train"]["path"] = write(tmp_path / "mixed.jsonl", [*rows(4), *plain])
+    data = prepared(tmp_path, spec)
+    assert (len(data.examples("train")), len(data.examples("generation"))) == (5, 4)
+
+
+def test_prompts_that_are_answered_are_not_said_to_be_cut(tmp_path: Path) -> None:
+    own = write(tmp_path / "items.jsonl", sums(3, 100))
+    model = make_model(tmp_path / "model")
+    spec = content(tmp_path, "exact", path=own)
+    data = prepared(tmp_path, spec, tokenizer=str(model), max_lengths=(4,))
+    warned = "\n".join(data.report.warnings())
+    assert "data.train: " in warned
+    assert "data.generation: " not in warned

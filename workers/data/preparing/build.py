@@ -22,6 +22,7 @@ import numpy as np
 
 from hpo.spec.data import DataSpec
 from hpo.spec.errors import InputError
+from hpo.spec.tasks import fields_of
 from workers.data.example import Example, RowProblem
 from workers.data.preparing.assemble import Assembly
 from workers.data.preparing.cache import DataCache
@@ -112,6 +113,8 @@ class Content:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     """Examples by label and value."""
     quality: list[float] = field(default_factory=list)
+    bare: dict[str, str] = field(default_factory=dict)
+    """The first example without a field that grading may need, by field."""
     batches: int = 0
 
     @property
@@ -124,6 +127,7 @@ class Content:
         for label, found in survey.counts.items():
             self.counts.setdefault(label, Counter()).update(found)
         self.quality += survey.quality
+        self.bare = survey.bare | self.bare
 
 
 def survey(
@@ -155,6 +159,7 @@ def survey(
                 writers[name] = stack.enter_context(closing(writer))
             writers[name].append(found.encoded)
     _require_labels(recipe.data, content)
+    _require_gradable(recipe.data, content)
     for name, part in parts.items():
         part.settle()
         places[name].mkdir(exist_ok=True)
@@ -175,6 +180,18 @@ def _require_labels(data: DataSpec, content: Mapping[str, Content]) -> None:
             if label not in there:
                 given = f"given {label!r}, which no row has"
                 raise InputError(f"{place}: {given}; allowed: fields of the rows")
+
+
+def _require_gradable(data: DataSpec, content: Mapping[str, Content]) -> None:
+    """Raise InputError for an item without a field that its task's grader needs."""
+    for name, part in data.answered_sets().items():
+        for needed in fields_of(part.task):
+            if needed in content[name].bare:
+                raise InputError(
+                    f"data.{name}.task: given {part.task.type!r}, for which "
+                    f"{content[name].bare[needed]} has no field {needed!r}; allowed: a field that "
+                    "every row of the set has"
+                )
 
 
 def _refuse(part: Part, problems: Mapping[int, RowProblem], start: int, stop: bool) -> None:

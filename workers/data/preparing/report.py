@@ -183,7 +183,9 @@ def _warnings(part: SetReport) -> list[str]:
             "as holding an evaluation item; look at some with hpo data inspect --dropped, or "
             "only count them with decontamination: {action: report}"
         )
-    for cut in part.tokens.truncation if part.tokens is not None else ():
+    # Prompts to be answered are never cut.
+    counted = part.tokens is not None and part.name != "generation"
+    for cut in part.tokens.truncation if part.tokens is not None and counted else ():
         share = (cut.truncated + cut.dropped) / max(1, part.kept)
         if share > MUCH_TRUNCATED:
             found.append(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hpo.spec.tasks import fields_of
 from workers.data.example import Example, RowProblem
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Survey:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     """Examples by label and value."""
     quality: list[float] = field(default_factory=list)
+    bare: dict[str, str] = field(default_factory=dict)
+    """Fields that grading may need and that some example lacks, with the first such example."""
     problems: dict[int, RowProblem] = field(default_factory=dict)
     """Examples that do not go with the layout, by their place in the batch."""
 
@@ -58,11 +61,15 @@ class Surveyor:
     """Tokenises and counts lines of examples; lives in a pool's process."""
 
     encoder: Encoder | None
+    needed: Sequence[str] = ()
+    """Fields that grading some set needs."""
 
     @staticmethod
     def make(tokenizer: str | None, data: DataSpec, shots: Sequence[Example]) -> Surveyor:
         """Build one in the process that it is to work in."""
-        return Surveyor(load_encoder(tokenizer, data, shots) if tokenizer is not None else None)
+        encoder = load_encoder(tokenizer, data, shots) if tokenizer is not None else None
+        answered = data.answered_sets().values()
+        return Surveyor(encoder, [name for part in answered for name in fields_of(part.task)])
 
     def __call__(self, lines: list[bytes]) -> Survey:
         """Lines in, tokens and counts out."""
@@ -75,6 +82,9 @@ class Surveyor:
                 continue
             for label, value in {"file": example.origin, **example.labels}.items():
                 survey.counts.setdefault(label, Counter())[value] += 1
+            for name in self.needed:
+                if name not in example.task_fields:
+                    survey.bare.setdefault(name, example.where)
             if example.quality is not None:
                 survey.quality.append(example.quality)
         return survey
