@@ -17,7 +17,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from storage.database import Database
-from storage.leases import expire
+from storage.leases import expire, live
 from storage.schema import evaluation, trial, worker
 
 WorkerKind = Literal["trial", "evaluation"]
@@ -91,10 +91,21 @@ class Workers:
         with self._engine.connect() as connection:
             return [WorkerRow(**row._mapping) for row in connection.execute(statement)]
 
-    def free_absent(self, study_id: int) -> int:
-        """Free at once what workers without a session hold; how much it was."""
+    def free_absent(self, study_id: int, *, untried: bool = False) -> int:
+        """Free at once what workers without a session hold; how much it was.
+
+        With `untried` their evaluations do not count as attempts: not the
+        workers failed, but what they need.
+        """
         absent = sa.select(worker.c.id).where(worker.c.study_id == study_id, ~_has_session())
         with self._engine.begin() as connection:
+            if untried:
+                connection.execute(
+                    sa.update(evaluation)
+                    .where(evaluation.c.study_id == study_id, live(evaluation))
+                    .where(evaluation.c.worker_id.in_(absent))
+                    .values(attempts=evaluation.c.attempts - 1)
+                )
             return sum(expire(connection, table, study_id, absent) for table in (trial, evaluation))
 
 

@@ -139,10 +139,10 @@ class Crew:
             self._start(child)
 
     def _revive(self, child: Child) -> None:
-        freed = self.view.workers.free_absent(self.view.record.id)
+        through_outage = child.started < self._outage.last
+        freed = self.view.workers.free_absent(self.view.record.id, untried=through_outage)
         if child.code == USER_ERROR:
             raise WorkerFailed(child.last_words())
-        through_outage = child.started < self._outage.last
         if through_outage or time.monotonic() - child.started > HEALTHY_SECONDS:
             child.restarts = 0
         child.restarts += 1

@@ -12,15 +12,17 @@ from functools import partial
 from typing import Protocol
 
 import torch
+from sqlalchemy.exc import DBAPIError
 
 from hpo.search.graded import StoredItem, pack_set
-from hpo.spec.errors import InputError
+from hpo.spec.errors import HpoError, InputError
 from storage.answers import AnswerStore
 from storage.checkpoints import Checkpoint, CheckpointError
 from storage.errors import LeaseLost
 from storage.records import EvaluationRequest
 from workers.evaluation.claim import Claim
 from workers.evaluation.engines.engines import EvaluationEngines
+from workers.evaluation.engines.recovery import EngineUnusable
 from workers.evaluation.grading.errors import GradersUnavailable
 from workers.evaluation.grading.pool import GradingPool
 from workers.evaluation.score import Evaluator, Hooks, Scored
@@ -36,6 +38,7 @@ from workers.evaluation.sets import (
     require_same_graders,
 )
 from workers.evaluation.tasks.task import NOT_GRADABLE
+from workers.faults import is_environment_fault
 from workers.session import StudySession, WorkerOptions, open_session
 from workers.stop import StopRequested, StopSignal
 from workers.turns import TurnLost, Turns, open_turns
@@ -63,6 +66,7 @@ def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
         kind = torch.device(options.device.partition(":")[0])
         turns = stack.enter_context(open_turns(session, kind, options.device))
         stack.enter_context(suppress(StopRequested))
+        stop.check()
         with turns.mine("building the engines", stop.check):
             session.phase("building the engines")
             engines = load_engines(session, sets, options.device)
@@ -129,10 +133,12 @@ class EvaluationWorker:
             # on its checkpoint.
             for claim in claims:
                 claim.release()
-        except GradersUnavailable:
-            # No checkpoint is to blame: another worker may find graders.
-            for claim in claims:
-                claim.release()
+        except Exception as error:
+            if _blames_nobody(error):
+                # Where the database is away too, the launcher takes the attempt back.
+                with suppress(DBAPIError):
+                    for claim in claims:
+                        claim.release()
             raise
 
     def _answer(self, claims: list[Claim]) -> None:
@@ -256,6 +262,13 @@ class EvaluationWorker:
         records = self.session.queue.for_trial(request.number)
         earlier = [r.rung for r in records if r.rung is not None and r.step < request.step]
         return self.session.search.report(request.trial_id, request.rung, value, earlier)
+
+
+def _blames_nobody(error: Exception) -> bool:
+    """Whether something else than the checkpoint is at fault: the attempt does not count."""
+    if isinstance(error, HpoError | GradersUnavailable | EngineUnusable):
+        return True
+    return is_environment_fault(error)
 
 
 @contextmanager

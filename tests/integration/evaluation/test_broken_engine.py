@@ -14,7 +14,7 @@ from evaluation_lab import PROMPTS, Lab, answers, ask, closing, told
 from storage.checkpoints import Checkpoint, CheckpointError
 from workers.evaluation.engines.engines import EvaluationEngines
 from workers.evaluation.engines.options import evaluation_options
-from workers.evaluation.engines.recovery import EngineBroken
+from workers.evaluation.engines.recovery import EngineBroken, EngineUnusable
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -86,6 +86,15 @@ def test_the_second_failure_is_told_of_the_checkpoint(
     assert told(engines, full) == wanted
 
 
+def test_requests_that_vllm_drops_are_asked_again(
+    engines: EvaluationEngines, full: Checkpoint
+) -> None:
+    wanted = told(engines, full)
+    engines.load_weights(full)
+    with _dropping_one():
+        assert ask(engines) == wanted
+
+
 def test_a_lack_of_memory_makes_the_engine_narrower(
     engines: EvaluationEngines, full: Checkpoint
 ) -> None:
@@ -96,6 +105,15 @@ def test_a_lack_of_memory_makes_the_engine_narrower(
     with _failing(_step(), 1, torch.OutOfMemoryError):
         assert ask(engines) == wanted
     assert engines.generation.sequences == before // 2
+
+
+def test_an_engine_that_fails_on_the_base_model_too_blames_no_checkpoint(
+    engines: EvaluationEngines, full: Checkpoint
+) -> None:
+    """Nothing is asked of these engines any more: the process ends with them."""
+    engines.load_weights(full)
+    with _failing(_step(), 3), pytest.raises(EngineUnusable, match="on the base model too"):
+        answers(engines)
 
 
 # The last one: an engine that is shut down takes vLLM's process groups from any other.
@@ -129,6 +147,27 @@ def _failing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, fail)
         yield
+
+
+@contextmanager
+def _dropping_one() -> Iterator[None]:
+    """Inside, the first request that is queued is aborted behind its owner's back."""
+    from vllm import LLM
+
+    whole: Callable[..., Any] = LLM.enqueue
+    dropped: list[str] = []
+
+    def enqueue(llm: Any, *arguments: Any, **options: Any) -> Any:
+        identifiers = whole(llm, *arguments, **options)
+        if not dropped:
+            dropped.append(identifiers[0])
+            llm.llm_engine.abort_request(dropped, internal=True)
+        return identifiers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LLM, "enqueue", enqueue)
+        yield
+    assert dropped
 
 
 def _step() -> tuple[Any, str]:

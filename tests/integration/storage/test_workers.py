@@ -85,6 +85,21 @@ def test_a_killed_workers_work_is_free_at_once(
     assert claimed.attempts == 2
 
 
+def test_what_an_outage_interrupted_does_not_count_as_an_attempt(
+    database: Database, leases: TrialLeases, queue: EvaluationQueue
+) -> None:
+    lease = leases.acquire("gone", budget=2, orphans=list, ask=lambda: (0, 9))
+    assert lease is not None
+    queue.put(lease, step=1, examples=8, rung=None, checkpoint="c")
+    workers = Workers(database)
+    for _ in range(4):
+        # A worker that was registered but has no session.
+        claimed = queue.claim(workers.register("evaluation", lease.study_id, "cpu"))
+        assert claimed is not None
+        assert claimed.attempts == 1
+        workers.free_absent(lease.study_id, untried=True)
+
+
 def _until_absent(workers: Workers, study: int) -> None:
     deadline = time.monotonic() + 5
     while workers.present(study):

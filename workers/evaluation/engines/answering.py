@@ -53,6 +53,7 @@ class AnswerRun:
         waiting = iter(asks)
         try:
             while self._fill(waiting):
+                self._require_work()
                 for output in self._step():
                     _, ask = self._open.pop(output.request_id)
                     on_answer(ask, _answer(output))
@@ -69,6 +70,11 @@ class AnswerRun:
         if len(self._open) <= self._most // 2:
             self._queue(list(islice(waiting, self._most - len(self._open))))
         return bool(self._open)
+
+    def _require_work(self) -> None:
+        """Raise EngineBroken when vLLM has dropped what it was asked for: no step would end it."""
+        if not self._llm.llm_engine.has_unfinished_requests():
+            raise EngineBroken(RuntimeError(f"{len(self._open)} requests were dropped"))
 
     def _queue(self, asks: Sequence[Ask]) -> None:
         adapters = [self._adapters[ask.checkpoint] for ask in asks] if self._adapters else None

@@ -109,6 +109,8 @@ class Wanted:
         from workers.evaluation.engines.generation import GenerationEngine
 
         layout = self._adapters(skeleton)
+        kind: Literal["cpu", "cuda"] = "cpu" if self.device == "cpu" else "cuda"
+        in_turns = takes_turns(self.evaluation.sharing, kind)
         options = evaluation_options(
             self.model,
             self.evaluation,
@@ -116,11 +118,10 @@ class Wanted:
             max_model_len=min(self.max_model_len, _window(skeleton, self.max_model_len)),
             max_lora_rank=None if layout is None else layout.max_rank,
             together=self._together(),
-            sleeps=arrangement.name in _LEVELS
-            or takes_turns(self.evaluation.sharing, "cpu" if self.device == "cpu" else "cuda"),
+            sleeps=arrangement.name in _LEVELS or in_turns,
         )
-        shared = arrangement.name == "views"
-        return GenerationEngine(options, loading=plain_weights if shared else nullcontext)
+        loading = plain_weights if arrangement.name == "views" else nullcontext
+        return GenerationEngine(options, loading, in_turns=in_turns)
 
     def _own_copy(self) -> LikelihoodModel:
         return LikelihoodModel(self.model.path, self.model.dtype, torch.device(self.device))

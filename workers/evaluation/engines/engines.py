@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 
 from hpo.spec.study import EvaluationSpec, ModelSpec
+from hpo.spec.tasks import Decoding
 from storage.checkpoints import Checkpoint
 from workers.data.tokens.tokenizer import load_tokenizer, pad_id
 from workers.evaluation.engines.building import Built, Wanted
@@ -249,7 +250,12 @@ class EvaluationEngines:
             self._in_vllm = prepared
 
     def _surviving(self, action: Callable[[], None]) -> None:
-        surviving(action, self._rebuild, lambda: self._engine().sequences)
+        surviving(action, self._rebuild, lambda: self._engine().sequences, self._prove)
+
+    def _prove(self) -> None:
+        """Have the base model, which a new engine holds, write one token."""
+        one = Ask(0, 0, 0, [self._pad_id], 1, None)
+        self._engine().write([one], Decoding(), (), lambda ask, answer: None, None)
 
     def _rebuild(self, sequences: int | None) -> None:
         self._in_vllm = None

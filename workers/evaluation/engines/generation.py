@@ -29,8 +29,9 @@ from vllm.platforms import current_platform
 from hpo.spec.errors import InputError
 from hpo.spec.tasks import Decoding
 from storage.checkpoints import CheckpointError
+from workers.devices import memory_share
 from workers.evaluation.engines.answering import AnswerRun
-from workers.evaluation.engines.recovery import EngineBroken
+from workers.evaluation.engines.recovery import EngineBroken, EngineUnusable
 from workers.evaluation.engines.weights import WeightSource
 from workers.evaluation.engines.writing import Ask, Generated
 
@@ -43,6 +44,7 @@ class _State(Enum):
     """Asleep at level 2: the weights are gone."""
     EMPTY = auto()
     """Being woken from level 2: there is room for weights, but none are in it yet."""
+    CLOSED = auto()
 
 
 class GenerationEngine:
@@ -59,10 +61,17 @@ class GenerationEngine:
         self,
         options: dict[str, Any],
         loading: Callable[[], AbstractContextManager[None]] = nullcontext,
+        *,
+        in_turns: bool = False,
     ) -> None:
-        """`loading` surrounds every loading of weights, into this engine and later ones."""
+        """`loading` surrounds every loading of weights, into this engine and later ones.
+
+        With `in_turns` others keep memory of the GPU meanwhile: the engine
+        takes no more than is free whenever it is built.
+        """
         self._options = dict(options)
         self._loading = loading
+        self._in_turns = in_turns
         self._numbers = count(1)
         self._adapters: list[LoRARequest] = []
         self._state = _State.AWAKE
@@ -183,23 +192,37 @@ class GenerationEngine:
             self._state = _State.AWAKE
 
     def rebuild(self, sequences: int | None = None) -> None:
-        """Replace the engine by a new one with the base weights, perhaps a narrower one."""
+        """Replace the engine by a new one with the base weights, perhaps a narrower one.
+
+        Raises EngineUnusable when no other can be built.
+        """
         self.close()
         # The old engine holds references to itself.
         gc.collect()
         torch.cuda.empty_cache()
         if sequences is not None:
             self._options["max_num_seqs"] = sequences
-        self._build()
+        try:
+            self._build()
+        except (ValueError, RuntimeError, OSError) as error:
+            reason = textwrap.shorten(str(error), 400)
+            raise EngineUnusable(f"vLLM could not be built anew: {reason}") from error
 
     def close(self) -> None:
-        """Shut the engine down and give its memory back."""
+        """Shut the engine down and give its memory back; nothing happens the second time."""
+        if self._state is _State.CLOSED:
+            return
+        self._state = _State.CLOSED
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm
 
     def _build(self) -> None:
+        options = dict(self._options)
+        if self._in_turns and not current_platform.is_cpu():
+            share = options["gpu_memory_utilization"]
+            options["gpu_memory_utilization"] = memory_share(share, *torch.cuda.mem_get_info())
         with self._loading():
-            self._llm = LLM(**self._options)
+            self._llm = LLM(**options)
         self._adapters = []
         self._state = _State.AWAKE
         self._holds_base = True

@@ -22,8 +22,15 @@ class EngineBroken(RuntimeError):
         self.out_of_memory = isinstance(error, torch.OutOfMemoryError)
 
 
+class EngineUnusable(RuntimeError):
+    """vLLM does not work on this device any more. No checkpoint is to blame."""
+
+
 def surviving(
-    action: Callable[[], None], rebuild: Callable[[int | None], None], sequences: Callable[[], int]
+    action: Callable[[], None],
+    rebuild: Callable[[int | None], None],
+    sequences: Callable[[], int],
+    prove: Callable[[], None],
 ) -> None:
     """Do what a broken engine may interrupt, once more on a new one.
 
@@ -33,13 +40,16 @@ def surviving(
     present `sequences`, as often as it takes.
 
     Raises CheckpointError when the second engine breaks as well; a third one
-    stands ready then.
+    stands ready then. Raises EngineUnusable when that one does not even serve
+    the base model, which `prove` tries.
     """
     failed = False
     while failure := _attempted(action):
         fewer = sequences() // 2 if failure.out_of_memory and sequences() > 1 else None
         rebuild(fewer)
         if failed and fewer is None:
+            if unproven := _attempted(prove):
+                raise EngineUnusable(f"vLLM fails on the base model too: {unproven.reason}")
             raise CheckpointError(f"vLLM failed twice on verified weights: {failure.reason}")
         failed = failed or fewer is None
 
