@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import NAMESPACE_OID, uuid5
 
-from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
@@ -44,29 +46,33 @@ class ArtifactFolder(FileSystemArtifactStore):
             super().remove(artifact_id)
 
 
+@dataclass(frozen=True)
+class AttachedFile:
+    """A file as people find it."""
+
+    name: str
+    content: bytes
+    mimetype: str
+
+
 def home_of(record: StudyRecord) -> Path:
     """The state folder that a study's checkpoints are in, wherever this process runs."""
     return Path(record.checkpoints).parents[1]
 
 
-def attach(search: StudySearch, trial_id: int, home: Path, name: str, content: bytes) -> None:
-    """Put a file beside a running trial, unless one of that name is there.
+def attach(search: StudySearch, trial_id: int, record: StudyRecord, file: AttachedFile) -> None:
+    """Put a file beside a running trial, in the place of one of that name.
 
     Raises OSError, and optuna's UpdateFinishedTrialError when the trial has ended.
     """
-    storage = search.study._storage
-    known = _attached(storage.get_trial_system_attrs(trial_id))
-    if any(one["filename"] == name for one in known):
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / name
-        file.write_bytes(content)
-        upload_artifact(
-            artifact_store=ArtifactFolder(home),
-            file_path=str(file),
-            study_or_trial=search.fresh(trial_id),
-            storage=storage,
-        )
+    # The same for the same file: who attaches it again need not ask what is there.
+    made = f"{record.checkpoints} {record.created_at.isoformat()} {trial_id} {file.name}"
+    artifact_id = str(uuid5(NAMESPACE_OID, made))
+    meta = ArtifactMeta(artifact_id, file.name, file.mimetype, None)
+    search.study._storage.set_trial_system_attr(
+        trial_id, PREFIXES[0] + artifact_id, json.dumps(asdict(meta))
+    )
+    ArtifactFolder(home_of(record)).write(artifact_id, BytesIO(file.content))
 
 
 def remove_artifacts(storage: BaseStorage, name: str, home: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 
-from hpo.search.artifacts import attach, home_of
+from hpo.search.artifacts import AttachedFile, attach
 from hpo.search.course import Ending
 from hpo.search.graded import bounded_lines, unpack_answers, unpack_set
 from storage.answers import AnswerStore
@@ -40,7 +40,8 @@ def save_answers(
             return
         # Optuna takes files of running trials only.
         name = f"graded-answers-batch-{record.step}.jsonl"
-        attach(session.search, lease.trial_id, home_of(session.record), name, b"".join(lines))
+        file = AttachedFile(name, b"".join(lines), "application/jsonl")
+        attach(session.search, lease.trial_id, session.record, file)
         tracker.graded_answers(lines, _about(session, record))
     except UpdateFinishedTrialError:
         logger.info("trial %d was ended meanwhile: its answers are not attached", lease.number)

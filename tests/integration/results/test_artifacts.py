@@ -15,7 +15,7 @@ from optuna_dashboard import get_note, save_note, wsgi
 from played import ITEMS, PlayedStudy, graded_scores
 
 from hpo.launch.home import HOME_VARIABLE, home
-from hpo.search.artifacts import ArtifactFolder, attach, home_of, remove_artifacts
+from hpo.search.artifacts import ArtifactFolder, AttachedFile, attach, home_of, remove_artifacts
 from hpo.search.course import Ending, Outcome, Point
 from storage.trials import TrialLease
 from workers.session import StudySession
@@ -155,7 +155,9 @@ def test_a_trial_that_a_person_ended_takes_no_file(graded: PlayedStudy) -> None:
     save_answers(session_of(graded), lease, ending, tracker := Tracker())
     assert tracker.saved == []
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
-        attach(graded.search, lease.trial_id, home_of(graded.record), "a.jsonl", b"")
+        attach(
+            graded.search, lease.trial_id, graded.record, AttachedFile("a.jsonl", b"", "text/plain")
+        )
 
 
 def test_the_base_model_is_shown_with_its_study(graded: PlayedStudy) -> None:
