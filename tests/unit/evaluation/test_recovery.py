@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from storage.checkpoints import CheckpointError
-from workers.evaluation.engines.recovery import EngineBroken, surviving
+from workers.evaluation.engines.recovery import EngineBroken, EngineUnusable, surviving
 
 
 class Engine:
@@ -29,8 +29,12 @@ class Engine:
         self.built.append(sequences)
         self.sequences = sequences or self.sequences
 
+    def prove(self) -> None:
+        if self.errors:
+            raise EngineBroken(self.errors.pop(0))
+
     def survive(self) -> None:
-        surviving(self.work, self.rebuild, lambda: self.sequences)
+        surviving(self.work, self.rebuild, lambda: self.sequences, self.prove)
 
 
 def test_a_broken_engine_is_built_anew_once() -> None:
@@ -54,10 +58,17 @@ def test_a_lack_of_memory_is_answered_by_a_narrower_engine() -> None:
 
 
 def test_an_engine_that_cannot_be_narrower_fails_twice_at_most() -> None:
-    engine = Engine([torch.OutOfMemoryError("full")] * 9, sequences=2)
+    engine = Engine([torch.OutOfMemoryError("full")] * 3, sequences=2)
     with pytest.raises(CheckpointError, match="OutOfMemoryError: full"):
         engine.survive()
     assert (engine.tried, engine.built) == (3, [1, None, None])
+
+
+def test_an_engine_that_fails_on_the_base_model_too_blames_no_checkpoint() -> None:
+    engine = Engine([ValueError("one"), ValueError("two"), ValueError("three")])
+    with pytest.raises(EngineUnusable, match="fails on the base model too: ValueError: three"):
+        engine.survive()
+    assert (engine.tried, engine.built) == (2, [None, None])
 
 
 def test_other_errors_pass() -> None:
@@ -65,4 +76,4 @@ def test_other_errors_pass() -> None:
         raise KeyError("callback")
 
     with pytest.raises(KeyError):
-        surviving(fail, lambda sequences: None, lambda: 8)
+        surviving(fail, lambda sequences: None, lambda: 8, lambda: None)
