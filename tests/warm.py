@@ -27,7 +27,7 @@ HEAVY = [
     "storage.database",
     "transformers.models.qwen2.modeling_qwen2",
     "workers.data.preparing.build",
-    "workers.evaluation.worker",
+    "workers.evaluation.serve",
     "workers.trial.worker",
 ]
 """None of them imports vLLM, which reads its settings from the environment then."""

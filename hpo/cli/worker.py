@@ -77,7 +77,7 @@ def evaluation(
         from workers.evaluation.engines.environment import prepare_environment
 
         prepare_environment(chosen)
-        from workers.evaluation.worker import serve_evaluations
+        from workers.evaluation.serve import serve_evaluations
 
         with _options(study, database, chosen, lease_seconds, wait) as options:
             serve_evaluations(options, stop)

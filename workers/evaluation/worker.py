@@ -11,69 +11,30 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-import torch
 from sqlalchemy.exc import DBAPIError
 
-from hpo.search.graded import StoredItem, pack_set
 from hpo.spec.errors import HpoError, InputError
-from storage.answers import AnswerStore
 from storage.checkpoints import Checkpoint, CheckpointError
 from storage.errors import LeaseLost
 from storage.records import EvaluationRequest
 from workers.evaluation.claim import Claim
-from workers.evaluation.engines.engines import EvaluationEngines
 from workers.evaluation.engines.recovery import EngineUnusable
 from workers.evaluation.grading.errors import GradersUnavailable
-from workers.evaluation.grading.pool import GradingPool
-from workers.evaluation.score import Evaluator, Hooks, Scored
-from workers.evaluation.scores import Answered, Scores
+from workers.evaluation.score import Hooks, Scored
+from workers.evaluation.scores import Scores
 from workers.evaluation.sets import (
     TEST,
     VALIDATION,
-    EvaluationSets,
-    GenerationSet,
-    answered,
-    load_sets,
-    require_gradable,
-    require_same_graders,
 )
-from workers.evaluation.tasks.task import NOT_GRADABLE
+from workers.evaluation.wording import describe, summary
 from workers.faults import is_environment_fault
-from workers.session import StudySession, WorkerOptions, open_session
-from workers.stop import StopRequested, StopSignal
-from workers.turns import TurnLost, Turns, open_turns
+from workers.session import StudySession
+from workers.stop import StopRequested
+from workers.turns import TurnLost, Turns
 
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
-
-
-def serve_evaluations(options: WorkerOptions, stop: StopSignal) -> None:
-    """Answer a study's requests until it is over or a stop is asked for."""
-    with open_session("evaluation", options, stop) as session, ExitStack() as stack:
-        if session.trials_over() and not session.scores_pending():
-            return
-        session.phase("preparing the evaluation sets")
-        sets = load_sets(session)
-        evaluation = session.spec.evaluation
-        pool = stack.enter_context(
-            GradingPool(evaluation.grading_processes, item_seconds=evaluation.grading_seconds)
-        )
-        require_same_graders(session)
-        for name, items in answered(sets):
-            require_gradable(pool, items, f"data.{name}")
-            store_items(session, items, test=name == TEST)
-        kind = torch.device(options.device.partition(":")[0])
-        turns = stack.enter_context(open_turns(session, kind, options.device))
-        stack.enter_context(suppress(StopRequested))
-        stop.check()
-        with turns.mine("building the engines", stop.check):
-            session.phase("building the engines")
-            engines = load_engines(session, sets, options.device)
-            stack.callback(engines.close)
-            turns.before_rest(engines.lay_down)
-        scorers = {name: Evaluator(engines, pool, part, evaluation) for name, part in sets.items()}
-        EvaluationWorker(session, scorers, turns).run()
 
 
 class Scorer(Protocol):
@@ -287,61 +248,3 @@ def _scored(
         return scorer.score(checkpoint, hooks)
     except CheckpointError as error:
         return error
-
-
-def store_items(session: StudySession, items: GenerationSet, *, test: bool) -> None:
-    """Keep the items of a set, once per study, so that people see what was asked.
-
-    Raises StudyError when the study has been asked other items.
-    """
-    stored = [StoredItem(item.prompt, item.reference, dict(item.labels)) for item in items.items]
-    AnswerStore(session.database, session.record.id).put_set(test, pack_set(stored), items.hash)
-
-
-def load_engines(
-    session: StudySession, sets: Mapping[str, EvaluationSets], device: str
-) -> EvaluationEngines:
-    """Build the engines on the base model, once, long enough for every set."""
-    every = [items for _, items in answered(sets)]
-    engines = EvaluationEngines.load(
-        session.spec.model,
-        session.spec.evaluation,
-        device=device,
-        max_model_len=max((items.longest for items in every), default=0),
-        lora_rank=session.search.largest_rank(),
-        generation=bool(every),
-    )
-    arrangement = engines.arrangement
-    logger.info("memory of the evaluation device: %s (%s)", arrangement.name, arrangement.reason)
-    return engines
-
-
-def describe(request: EvaluationRequest) -> str:
-    """The request in words."""
-    on = " on the test set" if request.test else ""
-    if request.trial_id is None:
-        return f"the base model{on}"
-    return f"trial {request.number}, batch {request.step}{on}"
-
-
-def _answered(answered: Answered) -> list[str]:
-    share = answered.share
-    of = f"{share.correct} of {share.total}"
-    if answered.answers_total != share.total:
-        of = f"{answered.answers_total} answers to {share.total} items"
-    parts = [f"accuracy {share.accuracy:.3f} ({of})"]
-    if lost := share.categories.get(NOT_GRADABLE):
-        parts.append(f"{lost} answers not gradable, which count as wrong")
-    return parts
-
-
-def summary(scores: Scores) -> str:
-    """The scores in one line."""
-    if scores.reason is not None:
-        return scores.reason
-    parts = [f"loss {scores.loss:.4f}"]
-    if scores.answered is not None:
-        parts += _answered(scores.answered)
-    times = scores.timings
-    parts.append(f"{times.total:.2f} s, {times.overhead:.2f} s of it overhead")
-    return ", ".join(parts)
