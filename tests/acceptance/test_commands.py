@@ -195,6 +195,8 @@ def test_a_status_can_be_read_by_programs(hpo: Hpo, kept: Path) -> None:
         "best": None,
         "base_test": None,
         "best_test": None,
+        "against_base": None,
+        "against_base_test": None,
         "history": [],
     }
 

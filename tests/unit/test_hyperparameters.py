@@ -19,8 +19,20 @@ from hpo.spec.training.config import TrainingConfig
 ROOT = Path(__file__).parents[2]
 FIXED = {"model": ["dtype"], "evaluation": None, "tracking": ["log_every"], "checkpoints": None}
 """Fields outside of the training section that belong to training; None for all."""
-APART = {"max_num_seqs", "kv_cache_mib", "gpu_memory_fraction"}
-"""Fields of the evaluation that are vLLM's."""
+APART = {
+    "max_num_seqs",
+    "kv_cache_mib",
+    "gpu_memory_fraction",
+    "memory",
+    "sharing",
+    "adapters_together",
+    "order",
+    "length_buckets",
+    "grading_processes",
+    "grading_seconds",
+    "answers_kib",
+}
+"""Fields of the evaluation that change only how it is done, or told."""
 BESIDE: dict[str, dict[str, Any]] = {
     "training.method.": {"method": {"type": "lora"}},
     "training.method.type": {},

@@ -17,6 +17,7 @@ import psutil
 from workers.evaluation.sandbox.run import Limits, Program, Run, Sandbox
 
 ROOT = Path(__file__).resolve().parents[3]
+SOCKET = "/run/sandbox/socket"
 NOBODY = 65534
 FILES_BYTES = 16 << 20
 LIMITS = Limits(seconds=20.0, memory_mib=256, threads=16, output_bytes=1 << 20)
@@ -35,13 +36,25 @@ def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     files = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
     for path in ("/tmp", "/dev/shm"):
         files += ["--perms", "1777", "--size", str(FILES_BYTES), "--tmpfs", path]
-    socket = ["--tmpfs", "/run", "--bind", str(folder), "/run/sandbox", "--remount-ro", "/run"]
-    python = [sys.executable, "-m", "workers.evaluation.sandbox.server", "/run/sandbox/socket"]
+    own = ["--tmpfs", "/run", "--bind", str(folder), "/run/sandbox"]
+    # The checkout may lie below a folder that is hidden here.
+    own += ["--ro-bind", str(ROOT), "/run/checkout", "--ro-bind", sys.prefix, "/run/python"]
+    own += ["--chdir", "/run/checkout", "--remount-ro", "/run"]
+    python = ["/run/python/bin/python", "-m", "workers.evaluation.sandbox.server"]
     process = subprocess.Popen(
-        [bwrap, *namespaces, "--as-pid-1", "--die-with-parent", *files, *socket, "--", *python],
+        [
+            bwrap,
+            *namespaces,
+            "--as-pid-1",
+            "--die-with-parent",
+            *files,
+            *own,
+            "--",
+            *python,
+            SOCKET,
+        ],
         stdout=subprocess.DEVNULL,
-        env={"PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
+        env={"PYTHONPATH": "/run/checkout"},
         user=NOBODY,
         group=NOBODY,
         extra_groups=[],
