@@ -4,14 +4,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from sandbox_lab import server, socket_folder, works
+from sandbox_lab import NEEDS_ROOT, server, socket_folder, works
 
 from workers.evaluation.sandbox.bubblewrap import BubblewrapSandbox
 from workers.evaluation.sandbox.container import ContainerSandbox
 from workers.evaluation.sandbox.run import Sandbox
 from workers.evaluation.sandbox.sandbox import find_sandbox
-
-NEEDS_ROOT = "the socket's folder is closed to the server's user, whom only root is not"
 
 
 @pytest.fixture(scope="session")

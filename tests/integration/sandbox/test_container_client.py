@@ -11,8 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import NEEDS_ROOT
-from sandbox_lab import LIMITS, run, server, socket_folder, works
+from sandbox_lab import LIMITS, NEEDS_ROOT, run, server, socket_folder, works
 
 from hpo.spec.errors import InputError
 from workers.evaluation.sandbox.container import ContainerSandbox
