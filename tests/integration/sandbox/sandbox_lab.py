@@ -17,6 +17,7 @@ import psutil
 from workers.evaluation.sandbox.run import Limits, Program, Run, Sandbox
 
 ROOT = Path(__file__).resolve().parents[3]
+NEEDS_ROOT = "the socket's folder is closed to the server's user, whom only root is not"
 SOCKET = "/run/sandbox/socket"
 NOBODY = 65534
 FILES_BYTES = 16 << 20
@@ -41,18 +42,9 @@ def server(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     own += ["--ro-bind", str(ROOT), "/run/checkout", "--ro-bind", sys.prefix, "/run/python"]
     own += ["--chdir", "/run/checkout", "--remount-ro", "/run"]
     python = ["/run/python/bin/python", "-m", "workers.evaluation.sandbox.server"]
+    first = ["--as-pid-1", "--die-with-parent"]
     process = subprocess.Popen(
-        [
-            bwrap,
-            *namespaces,
-            "--as-pid-1",
-            "--die-with-parent",
-            *files,
-            *own,
-            "--",
-            *python,
-            SOCKET,
-        ],
+        [bwrap, *namespaces, *first, *files, *own, "--", *python, SOCKET],
         stdout=subprocess.DEVNULL,
         env={"PYTHONPATH": "/run/checkout"},
         user=NOBODY,

@@ -231,9 +231,8 @@ def test_only_the_best_checkpoint_is_left(make_lab: Callable[..., Lab], database
     search = StudySearch(database.optuna_storage(), lab.spec)
     left = set(checkpoints_of(database, lab).addresses())
     # What was still being scored when its trial ended is left until the next trial ends.
-    scored = {
-        r.checkpoint for r in queue_of(database, lab.spec).recent(99) if r.state == "cancelled"
-    }
+    records = queue_of(database, lab.spec).recent(99)
+    scored = {record.checkpoint for record in records if record.state == "cancelled"}
     assert left - scored == {search.best_checkpoint()}
 
 
