@@ -22,10 +22,7 @@ from workers.evaluation.engines.recovery import EngineUnusable
 from workers.evaluation.grading.errors import GradersUnavailable
 from workers.evaluation.score import Hooks, Scored
 from workers.evaluation.scores import Scores
-from workers.evaluation.sets import (
-    TEST,
-    VALIDATION,
-)
+from workers.evaluation.sets import TEST, VALIDATION
 from workers.evaluation.wording import describe, summary
 from workers.faults import is_environment_fault
 from workers.session import StudySession
