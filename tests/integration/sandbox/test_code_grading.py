@@ -77,7 +77,7 @@ def fenced(text: str) -> str:
         ("    exit(0)", "crashed", "ended before the tests had passed"),
         ("    import os; os._exit(0)", "crashed", "ended before the tests had passed"),
         ("    while True: print('x' * 1000)", "crashed", "too much output"),
-        ("    while True: pass", "timed_out", "not done after 1.0 s"),
+        ("    while True: pass", "timed_out", "not done after"),
         ("    return (", "syntax_error", "line 5: '(' was never closed"),
         (fenced("def total(xs:"), "syntax_error", "line 5: '(' was never closed"),
         ("    return " + "(" * 9000, "syntax_error", "line 5: too many nested parentheses"),
