@@ -41,6 +41,17 @@ def passes(
     return list(done), device, limit
 
 
+def test_a_pass_ends_where_its_padding_costs_another() -> None:
+    done = run_by_length(
+        Device(1 << 30).run,
+        examples_of([30, 10, 11, 30, 10, 31]),
+        1000,
+        limit=MemoryLimit(),
+        pass_tokens=20,
+    )
+    assert [lengths for _, lengths in done] == [[10, 10, 11], [30, 30, 31]]
+
+
 def test_passes_keep_to_their_tokens() -> None:
     done, _, _ = passes([9, 2, 3, 8, 40, 5], 20)
     assert [part for _, part in done] == [[2, 3, 5], [8, 9], [40]]

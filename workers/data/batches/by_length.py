@@ -34,11 +34,14 @@ def run_by_length(
     *,
     most: int | None = None,
     limit: MemoryLimit,
+    pass_tokens: int | None = None,
 ) -> Iterator[tuple[list[int], T]]:
     """What `function` gives for each pass over a set, and the indices of its examples.
 
     Examples come from short to long, at most so many padded tokens and
-    examples in one pass (one that is longer goes alone). A pass that runs out
+    examples in one pass (one that is longer goes alone). A pass ends sooner
+    where its padding would cost more than another pass, which is as much as
+    `pass_tokens`. A pass that runs out
     of memory is repeated in halves, and no later one is larger: `limit`
     remembers the size. Raises InputError when one example alone has no room.
     """
@@ -47,7 +50,8 @@ def run_by_length(
     rising: list[int] = lengths[order].tolist()
     start = 0
     while start < len(order):
-        end = _end_of_pass(rising, start, limit.within(tokens_per_batch), most)
+        tokens = limit.within(tokens_per_batch)
+        end = _end_of_pass(rising, start, tokens, most, pass_tokens)
         indices = order[start:end]
         result = _attempt(function, [examples[index] for index in indices])
         if result is None:
@@ -57,10 +61,15 @@ def run_by_length(
         start = end
 
 
-def _end_of_pass(rising: Sequence[int], start: int, tokens: int, most: int | None) -> int:
+def _end_of_pass(
+    rising: Sequence[int], start: int, tokens: int, most: int | None, pass_tokens: int | None
+) -> int:
     last = len(rising) if most is None else min(len(rising), start + most)
-    end = start + 1
+    end, padding = start + 1, 0
     while end < last and (end + 1 - start) * rising[end] <= tokens:
+        padding += (end - start) * (rising[end] - rising[end - 1])
+        if pass_tokens is not None and padding > pass_tokens:
+            break
         end += 1
     return end
 

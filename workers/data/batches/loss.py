@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from hpo.spec.errors import InputError
 from workers.data.batches.by_length import MemoryLimit, run_by_length
 from workers.data.batches.collate import IGNORED, Batch, collate
+from workers.data.batches.splitting import PASS_TOKENS
 from workers.data.tokens.encoded import EncodedExample, counted_of, lengths_of
 
 LOGITS_PER_CHUNK = 1 << 27
@@ -242,7 +243,12 @@ def evaluation_loss(
     known = MemoryLimit() if limit is None else limit
     with _evaluating(model):
         for indices, sums in run_by_length(
-            losses_of, examples, tokens_per_batch, most=most, limit=known
+            losses_of,
+            examples,
+            tokens_per_batch,
+            most=most,
+            limit=known,
+            pass_tokens=PASS_TOKENS.get(device.type),
         ):
             done += indices
             losses.append(sums)
