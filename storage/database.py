@@ -10,8 +10,7 @@ import json
 import re
 from enum import IntEnum
 from functools import cached_property, partial
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
@@ -19,6 +18,7 @@ from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from hpo.spec.errors import DatabaseError
+from storage.closing import Closing
 from storage.migrations import UnknownRevision, migrate
 from storage.schema import SCHEMA
 
@@ -43,7 +43,7 @@ class AdvisoryLock(IntEnum):
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int(self), key)))
 
 
-class Database:
+class Database(Closing):
     """The study database: `engine` for our tables, `optuna_storage()` for Optuna's."""
 
     def __init__(self, url: URL, *, application_name: str) -> None:
@@ -86,17 +86,6 @@ class Database:
             self._optuna_storage.remove_session()
             self._optuna_storage.engine.dispose()
         self.engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @cached_property
     def _optuna_storage(self) -> RDBStorage:

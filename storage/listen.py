@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import select
 import time
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psycopg2
 import sqlalchemy as sa
 from psycopg2.extensions import connection as Psycopg2Connection
 from sqlalchemy import Connection
 
+from storage.closing import Closing
 from storage.database import Database
 
 RECONNECT_SECONDS = 1.0
@@ -31,7 +31,7 @@ def notify(connection: Connection, study_id: int) -> None:
     connection.execute(sa.select(sa.func.pg_notify(channel(study_id), "")))
 
 
-class Listener:
+class Listener(Closing):
     """Tells that a study changed. For one thread at a time."""
 
     def __init__(self, database: Database, study_id: int) -> None:
@@ -72,17 +72,6 @@ class Listener:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _sleep(self, seconds: float) -> None:
         if self._connection is None:

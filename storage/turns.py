@@ -15,12 +15,11 @@ import hashlib
 import logging
 import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import psycopg2
 from psycopg2.extensions import QueryCanceledError
 
+from storage.closing import Closing
 from storage.database import AdvisoryLock, Database
 from storage.waiting import ANSWER_SECONDS, WaitingSession
 
@@ -67,7 +66,7 @@ def device_key(device: str) -> int:
     return int.from_bytes(digest[:4], "big", signed=True)
 
 
-class Turn:
+class Turn(Closing):
     """One process's turn of one device, in all studies of a database. For one thread.
 
     `device` is the same text in all processes that may use the device, and in
@@ -147,17 +146,6 @@ class Turn:
         if self._session is not None:
             self._session.close()
             self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _in_line(self) -> WaitingSession:
         if self._session is None:
