@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
 
-from storage.closing import Closing
 from workers.evaluation.grading.jury import Jury
 from workers.evaluation.tasks.task import Grade, Graded
 
 
-class Grading(Closing):
+class Grading:
     """Takes the answers of one checkpoint to one set, in any order, and gives their grades.
 
     Leaving the context abandons what has no grade yet: what is with a judge is
@@ -21,6 +22,17 @@ class Grading(Closing):
         self._submitted: set[tuple[int, int]] = set()
         self._grades: list[dict[int, Grade]] = [{} for _ in range(items)]
         self._over = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Abandon what has no grade yet."""

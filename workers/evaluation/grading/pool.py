@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from hpo.spec.errors import InputError
 from hpo.spec.identity import fingerprint
 from hpo.spec.tasks import AnyTask, PythonTask, SandboxedTask
-from storage.closing import Closing
 from workers.evaluation.grading.assignment import Assignment
 from workers.evaluation.grading.grading import Grading
 from workers.evaluation.grading.inquiry import AssignedSet
@@ -34,7 +35,7 @@ class _KnownSet:
     """Another one for another grading."""
 
 
-class GradingPool(Closing):
+class GradingPool:
     """Judging processes; they start when they are first needed and live as long as the pool.
 
     A judge works on one set and is replaced when another set needs it. The pool
@@ -50,6 +51,17 @@ class GradingPool(Closing):
         self._item_seconds = item_seconds
         self._judges: Judges | None = None
         self._known: list[_KnownSet] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """End all processes; a later `begin` starts others."""
